@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo test test-faults check format lock clean
+
+help:
+	@echo "make demo         books -> tokens -> training -> artifact -> service -> prose; Ctrl-C ends it"
+	@echo "make test         the test suite (under 10 minutes on 2 cores)"
+	@echo "make test-faults  kill matrices, too long for every day"
+	@echo "make check        format, lint, types, import contracts"
+	@echo "make format       rewrite the sources in the house format"
+	@echo "make lock         resolve requirements.lock again from pyproject.toml"
+	@echo "make clean        remove what demo and test runs wrote (data/, runs/)"
+
+install: $(INSTALLED)
+
+# torch has no hash in the lock: its CPU and CUDA builds share one version, and pip takes the right one.
+$(INSTALLED): requirements.lock pyproject.toml
+	@echo "installing into .venv (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	@$(BIN)/victorian demo
+
+test: install
+	@$(BIN)/python -m pytest
+
+test-faults: install
+	@$(BIN)/python -m pytest -m faults
+
+check: install
+	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# The CUDA libraries belong to torch's CUDA build and come with it.
+lock: install
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-annotate --quiet \
+		--no-emit-package torch --output-file requirements.lock.new
+	@$(BIN)/python -c "import re, pathlib; p = pathlib.Path('requirements.lock.new'); \
+		blocks = re.split(r'(?m)^(?=\S)', p.read_text()); \
+		p.write_text(''.join(b for b in blocks if not re.match(r'(nvidia|cuda|triton)', b)))"
+	@mv requirements.lock.new requirements.lock
+
+clean:
+	@rm -rf data runs

@@ -1,0 +1,183 @@
+"""A trained model as a directory: written whole or not at all, read back verified.
+
+The directory is a Hugging Face GPT-2 model (`config.json`, `model.safetensors`, `generation_config.json`, tokenizer
+files) with our `recipe.json` and `training.json` beside it. `training.json` holds the SHA-256 of every other file
+and is written last: a directory without it is not an artifact. Nothing in it is a pickle.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from victorian.config import ModelConfig, Recipe, SamplingParameters, Section, first_problem, read_recipe
+from victorian.errors import ArtifactError, StorageError
+from victorian.model.gpt2 import GPT
+from victorian.model.huggingface import from_config, from_hugging_face, to_config, to_hugging_face
+from victorian.storage import open_storage, read_verified, sha256
+from victorian.tokens.bpe import END_OF_TEXT, Encoding, get_encoding
+
+RECORD = "training.json"
+
+
+class TrainingRecord(Section):
+    """What was done to the weights, and the hashes of the files that hold them."""
+
+    step: int
+    """Optimizer steps taken."""
+    tokens: int
+    """Training tokens seen."""
+    seconds: float
+    """Seconds spent in optimizer steps."""
+    loss: float
+    """Mean training loss of the last steps, in nats a token."""
+    validation_loss: float | None
+    """In nats a token; None where the data had no validation split."""
+    encoding_sha256: str
+    data_sha256: str
+    """Hash of the manifest of the data it was trained on."""
+    code: str
+    """Version of the code that trained it."""
+    finished: datetime
+    files: dict[str, str] = {}
+    """SHA-256 of every other file of the directory."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model ready for use, with the encoding and the recipe it was trained with."""
+
+    uri: str
+    model: GPT
+    encoding: Encoding
+    recipe: Recipe
+    record: TrainingRecord
+
+
+def write_artifact(uri: str, model: GPT, recipe: Recipe, record: TrainingRecord) -> None:
+    """Write a model directory; one that was there is replaced, and is no artifact until the last file stands."""
+    storage = open_storage(uri)
+    encoding = get_encoding(recipe.tokens.ranks)
+    sampling = SamplingParameters()
+    generation = {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "bos_token_id": encoding.end_of_text,
+        "eos_token_id": encoding.end_of_text,
+    }
+    tokenizer = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "model_max_length": recipe.model.context,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+    }
+    weights = to_hugging_face({name: t.detach().float().cpu() for name, t in model.state_dict().items()})
+    files = {
+        "config.json": _json(to_config(recipe.model, encoding.end_of_text)),
+        "generation_config.json": _json(generation),
+        "tokenizer_config.json": _json(tokenizer),
+        **encoding.hugging_face_files(),
+        "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
+        "recipe.json": recipe.model_dump_json(indent=1).encode(),
+    }
+    storage.delete(RECORD)
+    for name, data in files.items():
+        storage.write(name, data)
+    record = record.model_copy(update={"files": {name: sha256(data) for name, data in files.items()}})
+    storage.write(RECORD, record.model_dump_json(indent=1).encode())
+
+
+def read_record(uri: str) -> TrainingRecord:
+    """The record of the artifact at `uri`; ArtifactError if there is none or it cannot be understood."""
+    storage = open_storage(uri)
+    if not storage.exists(RECORD):
+        raise ArtifactError(f"{uri} is not a model directory: it has no {RECORD}; train one with `victorian train`")
+    try:
+        return TrainingRecord.model_validate_json(storage.read(RECORD))
+    except ValidationError as error:
+        raise ArtifactError(f"{uri}/{RECORD} is damaged: {first_problem(error)}") from error
+
+
+def read_artifact(uri: str) -> Artifact:
+    """Load a model directory, every file checked against its hash.
+
+    Returns:
+        The model in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        ArtifactError: if it is missing, damaged, or its vocabulary or shape is not what its recipe says.
+    """
+    storage = open_storage(uri)
+    record = read_record(uri)
+    try:
+        files = {name: read_verified(storage, name, digest) for name, digest in record.files.items()}
+        recipe = read_recipe(files["recipe.json"], f"{uri}/recipe.json")
+        shape = from_config(json.loads(files["config.json"]))
+        weights = safetensors.torch.load(files["model.safetensors"])
+    except KeyError as error:
+        raise ArtifactError(f"{uri} is incomplete: {RECORD} does not list {error}") from error
+    except (StorageError, SafetensorError, ValueError) as error:
+        raise ArtifactError(f"cannot read the model in {uri}: {error}") from error
+    _check_vocabulary(uri, shape, recipe, record)
+    with torch.device("meta"):
+        model = GPT(shape)
+    model.load_state_dict(from_hugging_face(weights, model.state_dict()), assign=True)
+    return Artifact(uri, model.float().eval().requires_grad_(False), get_encoding(recipe.tokens.ranks), recipe, record)
+
+
+def find_artifact(uri: str) -> str:
+    """The model directory meant by `uri`: itself, or the newest artifact of the runs in it, as an absolute path.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    storage = open_storage(uri)
+    if storage.exists(RECORD):
+        return storage.uri
+    candidates = [f"{storage.uri}/{key}".removesuffix(f"/{RECORD}") for key in storage.keys() if key.endswith(f"artifact/{RECORD}")]
+    if not candidates:
+        raise ArtifactError(f"no trained model in {uri}: train one with `victorian demo` or `victorian train`")
+    return max(candidates, key=lambda candidate: read_record(candidate).finished)
+
+
+def artifact_uri(run: str) -> str:
+    """Where a run folder keeps its artifact."""
+    return f"{run}/artifact"
+
+
+def new_record(
+    recipe: Recipe, step: int, seconds: float, loss: float, validation_loss: float | None, data_sha256: str, code: str
+) -> TrainingRecord:
+    """The record of a run that has just ended."""
+    return TrainingRecord(
+        step=step,
+        tokens=step * recipe.training.tokens_per_step,
+        seconds=round(seconds, 3),
+        loss=loss,
+        validation_loss=validation_loss,
+        encoding_sha256=get_encoding(recipe.tokens.ranks).sha256,
+        data_sha256=data_sha256,
+        code=code,
+        finished=datetime.now(UTC),
+    )
+
+
+def _check_vocabulary(uri: str, shape: ModelConfig, recipe: Recipe, record: TrainingRecord) -> None:
+    encoding = get_encoding(recipe.tokens.ranks)
+    if record.encoding_sha256 != encoding.sha256 or shape.vocabulary < encoding.size:
+        raise ArtifactError(
+            f"{uri} was trained with another vocabulary: expected encoding {encoding.sha256[:12]} with {encoding.size} "
+            f"tokens, got {record.encoding_sha256[:12]} and {shape.vocabulary} rows; train it again with this version"
+        )
+
+
+def _json(value: dict[str, object]) -> bytes:
+    return json.dumps(value, indent=1).encode()

@@ -1,0 +1,1 @@
+"""Where books come from. Knows neither torch nor Ray."""

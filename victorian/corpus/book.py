@@ -1,0 +1,34 @@
+"""The records of a corpus: where a book lies, and the book itself."""
+
+from typing import Literal
+
+from victorian.config import Section
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class BookReference(Section):
+    """A book that has been found but not read: everything needed to plan the work and to read it anywhere."""
+
+    id: str
+    """Unique within a corpus: the file's name without its ending."""
+    split: Split
+    title: str
+    author: str
+    year: int | None
+    """Year of first publication, if known."""
+    path: str
+    """Absolute path of the text."""
+    size: int
+    """Bytes of the file."""
+    modified: int
+    """When the file was last written, in nanoseconds since 1970; with `size` it tells a changed book."""
+
+
+class Book(Section):
+    """A book and its text."""
+
+    reference: BookReference
+    text: str
+    """The whole text as it was read; cleaning comes after."""

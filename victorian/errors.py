@@ -1,0 +1,59 @@
+"""Every error a user can meet, in one tree.
+
+    VictorianError
+    ├── ConfigError       a recipe, a flag or a setting that cannot be
+    ├── CorpusError       books that are missing, empty or unreadable
+    ├── StorageError      a place that cannot be read or written, or whose bytes are not what was written
+    ├── DataError         shards that are missing, corrupt or of another vocabulary
+    ├── TrainingError     a run that cannot start or go on
+    ├── ArtifactError     a model directory that is missing, corrupt or of another vocabulary
+    ├── RequestError      a generation request that cannot be served as asked
+    │   └── OverloadedError   ... now; later it can
+    └── ServiceError      a service that cannot start, cannot be reached, or broke off
+
+A message says what was expected, what came, and what to do. The command line prints it as one line.
+"""
+
+
+class VictorianError(Exception):
+    """Base of all errors caused by what came from outside; anything else is a bug of ours."""
+
+
+class ConfigError(VictorianError, ValueError):
+    """A recipe, flag or setting is out of range or contradicts another."""
+
+
+class CorpusError(VictorianError, ValueError):
+    """A corpus is missing, empty, or holds a book that cannot be read."""
+
+
+class StorageError(VictorianError, OSError):
+    """A location cannot be read or written, or does not hold the bytes that were written."""
+
+
+class DataError(VictorianError, ValueError):
+    """A token data set is missing, incomplete, corrupt, or made with another encoding."""
+
+
+class TrainingError(VictorianError, RuntimeError):
+    """A run cannot start, go on, or be resumed with what it is given."""
+
+
+class ArtifactError(VictorianError, ValueError):
+    """A model directory is missing, incomplete, corrupt, or does not fit what it is used with."""
+
+
+class RequestError(VictorianError, ValueError):
+    """A request cannot be served as asked. `parameter` names the field at fault, if one is."""
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class OverloadedError(RequestError):
+    """The queue is full: the same request may succeed later."""
+
+
+class ServiceError(VictorianError, RuntimeError):
+    """A service cannot start, cannot be reached, or ended a stream before it was complete."""

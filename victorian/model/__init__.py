@@ -1,0 +1,1 @@
+"""The network itself, in plain PyTorch. Knows nothing of training, requests or files."""

@@ -1,0 +1,55 @@
+"""Autocast, and for float16 the loss scaling that keeps small gradients from vanishing.
+
+Micikevicius et al. 2018, "Mixed Precision Training", https://arxiv.org/abs/1710.03740.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from victorian.training.optimizer import Optimizer
+
+
+class Precision:
+    """How one worker computes: the autocast type and the loss scale that goes with it."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype = dtype
+        self._device = device
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._dtype)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        torch.autograd.backward(self._scaler.scale(loss))
+
+    def step(self, optimizer: Optimizer, parameters: Iterable[torch.Tensor], clip: float) -> float:
+        """Unscale, clip the whole gradient to the norm `clip`, and step; a step that overflowed is skipped.
+
+        Returns:
+            The norm of the gradient before clipping; inf or nan where it overflowed.
+        """
+        for part in optimizer.parts:
+            self._scaler.unscale_(part)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        for part in optimizer.parts:
+            self._scaler.step(part)
+        self._scaler.update()
+        return float(norm)
+
+    @property
+    def scale(self) -> float:
+        """The loss scale in force; 1 where none is needed."""
+        return float(self._scaler.get_scale())
+
+    def state(self) -> dict[str, float]:
+        return {key: float(value) for key, value in self._scaler.state_dict().items()}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        if state:
+            growth = ("growth_interval", "_growth_tracker")
+            self._scaler.load_state_dict({k: int(v) if k in growth else v for k, v in state.items()})
