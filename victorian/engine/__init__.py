@@ -1,0 +1,1 @@
+"""Many requests through one model. Never imports training, and knows nothing of HTTP."""

@@ -1,0 +1,248 @@
+"""The engine: one model, one cache, one thread, many requests.
+
+`step` is the design: schedule, run, sample, emit. Requests come in from any thread through `submit`; what happens to
+them goes out through the callback given with each. `stream` and `stream_async` wrap the two for callers.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import torch
+
+from victorian.config import EngineConfig, SamplingParameters
+from victorian.device import pick_device, use_threads
+from victorian.engine.request import Completed, Deliver, Event, Failed, FinishReason, Request, TokenEvent
+from victorian.engine.runner import Runner
+from victorian.engine.sampling import Sampler
+from victorian.engine.scheduler import Scheduler, Sequence
+from victorian.engine.text import TextStream
+from victorian.errors import RequestError, ServiceError
+from victorian.model.gpt2 import GPT
+from victorian.tokens.bpe import Encoding
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Continuous batching over one model. Use as a context manager, or call `close`."""
+
+    def __init__(self, model: GPT, encoding: Encoding, config: EngineConfig) -> None:
+        self.encoding = encoding
+        self.context = model.config.context
+        self._config = config
+        device = pick_device()
+        self._runner = Runner(model, config, encoding.size, device)
+        self._sampler = Sampler(config.max_running, encoding.size, device)
+        self._scheduler = Scheduler(config.max_running, config.max_waiting)
+        self._sequences: dict[str, Sequence] = {}
+        self._wake = threading.Condition()
+        self._closing = False
+        self._broken: str | None = None
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    # What callers use.
+
+    def request(
+        self, prompt: str | list[int], sampling: SamplingParameters, request_id: str | None = None
+    ) -> Request:
+        """A request that this engine can serve; an empty prompt begins a book.
+
+        Raises:
+            RequestError: if the prompt is longer than the context or holds ids that the encoding has not.
+        """
+        ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
+        ids = ids or [self.encoding.end_of_text]
+        if len(ids) > self.context:
+            raise RequestError(
+                f"the prompt has {len(ids)} tokens, the model sees {self.context}: shorten it", "prompt"
+            )
+        if not all(0 <= i < self.encoding.size for i in ids):
+            raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "prompt")
+        seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
+        return Request(request_id or uuid.uuid4().hex, tuple(ids), sampling, seed)
+
+    def submit(self, request: Request, deliver: Deliver) -> None:
+        """Queue a request. `deliver` is called on the engine's thread with its events, the last Completed or Failed.
+
+        Raises:
+            OverloadedError: if the queue is full.
+            RequestError: if a request of this id is under way.
+            ServiceError: if the engine is closed or broken.
+        """
+        sequence = Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context)
+        with self._wake:
+            if self._closing or self._broken:
+                raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}")
+            if request.id in self._sequences:
+                raise RequestError(f"a request with the id {request.id!r} is under way already", "id")
+            self._scheduler.add(sequence)
+            self._sequences[request.id] = sequence
+            self._wake.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request within a step; it ends with Completed("cancelled"). Unknown ids are ignored."""
+        with self._wake:
+            if sequence := self._sequences.get(request_id):
+                sequence.cancelled = True
+                self._wake.notify()
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """The events of a request, for callers with a thread. Leaving the iteration cancels the request."""
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.submit(request, events.put)
+        try:
+            while True:
+                event = events.get()
+                yield event
+                if not isinstance(event, TokenEvent):
+                    return
+        finally:
+            self.cancel(request.id)
+
+    async def stream_async(self, request: Request) -> AsyncIterator[Event]:
+        """The events of a request, for callers with an event loop. Leaving the iteration cancels the request."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def deliver(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        self.submit(request, deliver)
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if not isinstance(event, TokenEvent):
+                    return
+        finally:
+            self.cancel(request.id)
+
+    @property
+    def healthy(self) -> bool:
+        return self._broken is None and not self._closing and self._thread.is_alive()
+
+    @property
+    def active(self) -> int:
+        """Requests that have not ended."""
+        return len(self._sequences)
+
+    def close(self) -> None:
+        """Stop after the step under way; what has not ended fails."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # What the engine's thread does.
+
+    def step(self) -> None:
+        """Advance every running request by one token."""
+        with self._wake:
+            gone = self._scheduler.drop_cancelled_waiting()
+            plan = self._scheduler.schedule()
+        for sequence in gone:
+            self._end(sequence, "cancelled")
+        if not plan.running:
+            return
+        for row in plan.joined:
+            self._sampler.join(row, plan.running[row].request.prompt)
+        logits = self._runner.run(plan)
+        tokens = self._sampler.sample(logits, plan.running)
+        for sequence, token in zip(plan.running, tokens, strict=True):
+            self._emit(sequence, token)
+
+    def _emit(self, sequence: Sequence, token: int) -> None:
+        """Note a token, tell the caller, and end the request if this was its last."""
+        if sequence.cancelled:
+            return self._leave(sequence, "cancelled")
+        if sequence.first_token is None:
+            sequence.first_token = time.perf_counter()
+        if token == self.encoding.end_of_text:
+            if tail := sequence.text.flush():
+                sequence.tokens.append(token)
+                sequence.deliver(TokenEvent(sequence.generated - 1, token, tail))
+            return self._leave(sequence, "stop")
+        sequence.tokens.append(token)
+        text = sequence.text.push(token)
+        reason: FinishReason | None = None
+        if sequence.text.stopped:
+            reason = "stop"
+        elif sequence.generated >= sequence.request.sampling.max_tokens:
+            reason = "length"
+            text += sequence.text.flush()
+        sequence.deliver(TokenEvent(sequence.generated - 1, token, text))
+        return self._leave(sequence, reason) if reason else None
+
+    def _leave(self, sequence: Sequence, reason: FinishReason) -> None:
+        with self._wake:
+            move = self._scheduler.finish(sequence)
+        if move:
+            moved = self._scheduler.running[move.target]
+            self._runner.move(move.source, move.target, moved.cached)
+            self._sampler.move(move.source, move.target)
+        self._end(sequence, reason)
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        now = time.perf_counter()
+        first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
+        with self._wake:
+            self._sequences.pop(sequence.request.id, None)
+        sequence.deliver(
+            Completed(reason, len(sequence.request.prompt), sequence.generated, first, now - sequence.submitted)
+        )
+
+    def _work(self) -> None:
+        use_threads(self._config.threads)
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closing or self._scheduler.has_work())
+                    if self._closing:
+                        break
+                self.step()
+        except Exception as error:  # whatever broke the step, nobody may be left waiting for an answer
+            logger.exception("the engine's step failed")
+            self._broken = f"{type(error).__name__}: {error}"
+        self._fail_all(self._broken or "the engine was closed")
+
+    def _fail_all(self, message: str) -> None:
+        with self._wake:
+            left = list(self._sequences.values())
+            self._sequences.clear()
+        for sequence in left:
+            sequence.deliver(Failed(message))
+
+
+def complete(engine: Engine, request: Request) -> tuple[str, Completed]:
+    """The whole text of a request at once; ServiceError if it failed."""
+    text = []
+    for event in engine.stream(request):
+        match event:
+            case TokenEvent():
+                text.append(event.text)
+            case Completed():
+                return "".join(text), event
+            case Failed():
+                raise ServiceError(event.message)
+    raise AssertionError("a stream ends with Completed or Failed")
+
+
+def warm_up(engine: Engine) -> None:
+    """Generate one token, so that the first reader does not pay for first-time allocations."""
+    with torch.inference_mode():
+        complete(engine, engine.request([], SamplingParameters(max_tokens=1)))

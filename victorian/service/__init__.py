@@ -1,0 +1,1 @@
+"""The engine on the network: HTTP, server-sent events, WebSocket. Knows no Ray."""

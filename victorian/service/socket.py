@@ -1,0 +1,158 @@
+"""One WebSocket: several generations at once, each cancelled when asked or when the client leaves.
+
+A handler that only sends is never told that the client has gone. So receiving is the main line here, and every
+generation is a task beside it that ends with it.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from urllib.parse import urlsplit
+
+from fastapi import WebSocket, WebSocketDisconnect
+from pydantic import ValidationError
+
+from victorian.config import SamplingParameters, Section, first_problem
+from victorian.engine.engine import Engine
+from victorian.engine.request import Completed, Failed, TokenEvent
+from victorian.errors import OverloadedError, RequestError, VictorianError
+from victorian.service.protocol import (
+    MAX_GENERATIONS_PER_SOCKET,
+    MAX_MESSAGE_BYTES,
+    Cancel,
+    Complete,
+    Connected,
+    ErrorMessage,
+    Generate,
+    Limits,
+    Timings,
+    TokenMessage,
+    client_message,
+    usage,
+)
+
+POLICY_VIOLATION, TOO_BIG = 1008, 1009
+
+
+class Conversation:
+    """What is said on one socket, from `connected` to the end."""
+
+    def __init__(self, socket: WebSocket, engine: Engine, model: str) -> None:
+        self._socket = socket
+        self._engine = engine
+        self._model = model
+        self._session = uuid.uuid4().hex
+        self._generations: dict[str, asyncio.Task[None]] = {}
+        self._sending = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve the socket until the client leaves; then nothing of it is left running."""
+        if not _same_origin(self._socket):
+            await self._socket.close(POLICY_VIOLATION)
+            return
+        await self._socket.accept()
+        longest = next(m.le for m in SamplingParameters.model_fields["max_tokens"].metadata if hasattr(m, "le"))
+        limits = Limits(context=self._engine.context, max_tokens=int(longest))
+        try:
+            await self._send(Connected(session=self._session, model=self._model, limits=limits))
+            while True:
+                message = await self._socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                data = message.get("bytes") or (message.get("text") or "").encode()
+                if len(data) > MAX_MESSAGE_BYTES:
+                    await self._socket.close(TOO_BIG)
+                    return
+                await self._receive(data)
+        except WebSocketDisconnect:
+            return
+        finally:
+            tasks = list(self._generations.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _receive(self, data: bytes) -> None:
+        try:
+            message = client_message.validate_json(data)
+        except ValidationError as error:
+            await self._send(ErrorMessage(code="invalid_message", message=first_problem(error), id=_id_in(error)))
+            return
+        match message:
+            case Generate():
+                await self._begin(message)
+            case Cancel():
+                self._engine.cancel(self._name(message.id))
+
+    async def _begin(self, message: Generate) -> None:
+        if message.id in self._generations:
+            problem = f"a generation with the id {message.id!r} is under way on this socket already"
+            await self._send(ErrorMessage(code="invalid_request", message=problem, id=None))
+        elif len(self._generations) >= MAX_GENERATIONS_PER_SOCKET:
+            problem = f"{MAX_GENERATIONS_PER_SOCKET} generations are under way on this socket, which is the limit"
+            await self._send(ErrorMessage(code="overloaded", message=problem, id=message.id))
+        else:
+            task = asyncio.create_task(self._generate(message))
+            self._generations[message.id] = task
+            task.add_done_callback(lambda _: self._generations.pop(message.id, None))
+
+    async def _generate(self, message: Generate) -> None:
+        """Send a generation's tokens and its end, or the error that ended it."""
+        try:
+            request = self._engine.request(message.prompt, message.parameters, self._name(message.id))
+            async with contextlib.aclosing(self._engine.stream_async(request)) as events:
+                async for event in events:
+                    match event:
+                        case TokenEvent():
+                            await self._send(TokenMessage(id=message.id, index=event.index, text=event.text))
+                        case Completed():
+                            await self._send(_complete(message.id, event))
+                        case Failed():
+                            await self._send(
+                                ErrorMessage(code="internal_error", message=event.message, id=message.id)
+                            )
+        except OverloadedError as error:
+            await self._send(ErrorMessage(code="overloaded", message=str(error), id=message.id))
+        except RequestError as error:
+            await self._send(ErrorMessage(code="invalid_request", message=str(error), id=message.id))
+        except VictorianError as error:
+            await self._send(ErrorMessage(code="internal_error", message=str(error), id=message.id))
+        except (WebSocketDisconnect, RuntimeError):
+            return  # the client has left between two tokens; leaving the stream has cancelled the request
+
+    async def _send(self, message: Section) -> None:
+        async with self._sending:
+            await self._socket.send_text(message.model_dump_json())
+
+    def _name(self, generation: str) -> str:
+        """The engine's id for a client's: two sockets may use the same."""
+        return f"{self._session}/{generation}"
+
+
+def _complete(generation: str, event: Completed) -> Complete:
+    later = event.completion_tokens - 1
+    decoding = event.seconds - event.first_token_seconds
+    return Complete(
+        id=generation,
+        reason=event.reason,
+        usage=usage(event.prompt_tokens, event.completion_tokens),
+        timings=Timings(
+            first_token_seconds=event.first_token_seconds,
+            seconds=event.seconds,
+            tokens_per_second=later / decoding if later > 0 and decoding > 0 else 0.0,
+        ),
+    )
+
+
+def _same_origin(socket: WebSocket) -> bool:
+    """Browsers send the page's origin and let any page open a socket anywhere; other clients send none."""
+    origin = socket.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+
+
+def _id_in(error: ValidationError) -> str | None:
+    """The id of the generation that a refused message was about, if it had a usable one."""
+    for problem in error.errors():
+        if isinstance(problem["input"], dict) and isinstance(found := problem["input"].get("id"), str):
+            return found[:100] or None
+    return None
