@@ -100,6 +100,12 @@ def to_npy(tokens: Tokens) -> bytes:
     return buffer.getvalue()
 
 
+def from_npy(data: bytes) -> Tokens:
+    """The tokens in the bytes of a .npy file."""
+    tokens: Tokens = np.load(io.BytesIO(data), allow_pickle=False)
+    return tokens
+
+
 def read_manifest(storage: Storage) -> Manifest:
     """The manifest of a data set; DataError if there is none or it cannot be understood."""
     if not storage.exists(MANIFEST):

@@ -101,7 +101,9 @@ def train(
         now_spent = _spent(config, position)
         measured = judge is not None and (position.step % config.validation_every_steps == 0 or now_spent >= 1.0)
         if measured and judge:
-            position = position.model_copy(update={"validation_loss": _validate(model, judge, config, worker)})
+            with precision.autocast():
+                validation_loss = _validate(model, judge, config, worker)
+            position = position.model_copy(update={"validation_loss": validation_loss})
         if log:
             log.write(
                 StepRecord(

@@ -1,0 +1,164 @@
+"""The Python client: streams a generation over the WebSocket, and asks about the service over HTTP.
+
+    with Client() as client:
+        for piece in client.stream("It was a dark night"):
+            print(piece, end="")
+"""
+
+import uuid
+from collections.abc import Iterator
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import httpx2
+import websockets.exceptions
+import websockets.sync.client
+from pydantic import ValidationError
+
+from victorian.config import SamplingParameters, service_url
+from victorian.errors import OverloadedError, RequestError, ServiceError
+from victorian.service.protocol import (
+    Cancel,
+    Complete,
+    Connected,
+    ErrorMessage,
+    Generate,
+    ModelList,
+    ServerMessage,
+    TokenMessage,
+    server_message,
+)
+
+OPEN_SECONDS = 10.0
+
+
+class Stream:
+    """One generation under way: iterate over it for pieces of text as they come.
+
+    Attributes:
+        complete: how it ended, once it has; None while it runs and after an error.
+    """
+
+    def __init__(self, url: str, prompt: str, parameters: SamplingParameters, timeout: float) -> None:
+        self.complete: Complete | None = None
+        self._timeout = timeout
+        self._id = uuid.uuid4().hex
+        try:
+            # Prompts and texts are small; compressing a message a token costs more than it saves.
+            self._socket = websockets.sync.client.connect(url, open_timeout=OPEN_SECONDS, compression=None)
+        except (OSError, websockets.exceptions.WebSocketException) as error:
+            raise ServiceError(f"no service answers at {url}: {error or 'timed out'}; is it running?") from error
+        try:
+            self.connected = self._expect_connected()
+            message = Generate(id=self._id, prompt=prompt, parameters=parameters)
+            self._socket.send(message.model_dump_json())
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of text; leaving the iteration stops the generation.
+
+        Raises:
+            RequestError: if the service refuses the request; OverloadedError if it only has no room now.
+            ServiceError: if the connection breaks before the end: what came so far is not the whole.
+        """
+        try:
+            while True:
+                match self._receive():
+                    case TokenMessage() as token:
+                        if token.text:
+                            yield token.text
+                    case Complete() as complete:
+                        self.complete = complete
+                        return
+                    case ErrorMessage() as error:
+                        raise _error(error)
+                    case Connected():
+                        raise ServiceError("the service greeted twice; is it a Victorian service?")
+        finally:
+            self.close()
+
+    def cancel(self) -> None:
+        """Ask for an early end: the iteration ends soon, with the reason `cancelled`. Can be called from any thread."""
+        try:
+            self._socket.send(Cancel(id=self._id).model_dump_json())
+        except websockets.exceptions.ConnectionClosed:
+            return
+
+    def close(self) -> None:
+        """Leave; the service stops generating."""
+        self._socket.close()
+
+    def _expect_connected(self) -> Connected:
+        message = self._receive()
+        if not isinstance(message, Connected):
+            raise ServiceError(f"expected a greeting, got {message.type!r}; is it a Victorian service?")
+        return message
+
+    def _receive(self) -> ServerMessage:
+        try:
+            return server_message.validate_json(self._socket.recv(self._timeout))
+        except TimeoutError as error:
+            raise ServiceError(f"the service sent nothing for {self._timeout:g} seconds") from error
+        except websockets.exceptions.ConnectionClosed as error:
+            raise ServiceError(f"the connection broke before the end of the text: {error}") from error
+        except ValidationError as error:
+            raise ServiceError("the service sent a message that is not of this protocol") from error
+
+
+class Client:
+    """A service at an address; by default VICTORIAN_URL, else this machine's port 8000."""
+
+    def __init__(self, url: str | None = None, timeout: float = 60.0) -> None:
+        """`timeout` is how many seconds of silence are borne."""
+        self.url = (url or service_url()).rstrip("/")
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise ServiceError(f"expected an address like http://127.0.0.1:8000, got {self.url!r}")
+        self._timeout = timeout
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+
+    def stream(self, prompt: str, parameters: SamplingParameters | None = None) -> Stream:
+        """Begin a generation.
+
+        Raises:
+            ServiceError: if no service answers.
+        """
+        address = "ws" + self.url.removeprefix("http") + "/v1/stream"
+        return Stream(address, prompt, parameters or SamplingParameters(), self._timeout)
+
+    def models(self) -> list[str]:
+        """Names of the models that are served; ServiceError if no service answers."""
+        try:
+            answer = self._http.get("/v1/models").raise_for_status()
+            return [card.id for card in ModelList.model_validate_json(answer.content).data]
+        except (httpx2.HTTPError, ValidationError) as error:
+            raise ServiceError(f"no service answers at {self.url}: {error}") from error
+
+    def ready(self) -> bool:
+        """Whether the service can generate now."""
+        try:
+            return self._http.get("/ready").status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _error(message: ErrorMessage) -> Exception:
+    match message.code:
+        case "overloaded":
+            return OverloadedError(message.message)
+        case "invalid_request" | "invalid_message":
+            return RequestError(message.message)
+        case "internal_error":
+            return ServiceError(message.message)

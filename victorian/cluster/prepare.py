@@ -1,0 +1,139 @@
+"""Ray Data: corpus to shards, by the two passes of `tokens.units`."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+
+from victorian.config import TokensConfig
+from victorian.corpus.sources import find_books, fingerprint
+from victorian.errors import DataError
+from victorian.storage import Storage, open_storage
+from victorian.tokens.packing import Unit, pack, place
+from victorian.tokens.shards import MANIFEST, Manifest, ShardEntry, read_manifest, verify, write_manifest
+from victorian.tokens.units import PARTS, Part, ShardPlan, assemble, cut_shard, plan_shards, tokenize_unit
+
+UNIT_BYTES = 4 * 1024 * 1024
+"""Text of one task: a few seconds of work, so that progress shows and little is lost with a worker."""
+
+
+@dataclass(frozen=True)
+class PrepareProgress:
+    """How far the first pass is."""
+
+    books: int
+    books_total: int
+    bytes: int
+    bytes_total: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set, and whether it was there before."""
+
+    manifest: Manifest
+    reused: bool
+
+
+def _tokenize_batch(batch: dict[str, Any], output: str, tokens: str) -> dict[str, list[Any]]:
+    """A task of the first pass. Tasks and not actors: Ray keeps worker processes, and the encoding is kept in each."""
+    storage, settings = open_storage(output), TokensConfig.model_validate_json(tokens)
+    parts = [tokenize_unit(Unit.model_validate_json(text), storage, settings) for text in batch["unit"]]
+    return {"index": list(batch["index"]), "part": [part.model_dump_json() for part in parts]}
+
+
+def _cut(batch: dict[str, Any], output: str) -> dict[str, list[str]]:
+    """A task of the second pass."""
+    plans = [ShardPlan.model_validate_json(text) for text in batch["plan"]]
+    return {"shard": [cut_shard(plan, open_storage(output)).model_dump_json() for plan in plans]}
+
+
+def prepare(
+    source: str,
+    output: str,
+    tokens: TokensConfig,
+    overwrite: bool = False,
+    progress: Callable[[PrepareProgress], None] = lambda _: None,
+) -> Prepared:
+    """Tokenize a corpus into shards at `output`, or find that they are there. Needs a Ray session.
+
+    Raises:
+        CorpusError: if the corpus is missing, empty, or holds a book that cannot be read.
+        DataError: if `output` holds something else and `overwrite` is not given.
+    """
+    books = find_books(source)
+    storage = open_storage(output)
+    if found := _existing(storage, fingerprint(books), tokens, overwrite):
+        return Prepared(found, reused=True)
+    units = pack(books, UNIT_BYTES)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    parts = _tokenize(units, storage.uri, tokens, progress)
+    totals = {unit.split: [p.tokens for u, p in zip(units, parts, strict=True) if u.split == unit.split] for unit in units}
+    slices = {split: place(counts, tokens.tokens_per_shard) for split, counts in totals.items()}
+    shards = _cut_all(plan_shards(units, parts, {str(k): v for k, v in slices.items()}), storage.uri)
+    manifest = assemble(books, units, parts, shards, tokens)
+    write_manifest(storage, manifest)
+    for key in storage.keys(PARTS):
+        storage.delete(key)
+    return Prepared(manifest, reused=False)
+
+
+def _existing(storage: Storage, corpus: str, tokens: TokensConfig, overwrite: bool) -> Manifest | None:
+    """The data set that is asked for, if it is there and whole; refuses to mix with anything else."""
+    ours = re.compile(rf"{re.escape(MANIFEST)}|{PARTS}.+|(train|validation|test)-\d{{5}}\.npy")
+    if strangers := [key for key in storage.keys() if not ours.fullmatch(key)]:
+        raise DataError(f"{storage.uri} holds other files ({strangers[0]}): choose an empty --output")
+    if not storage.exists(MANIFEST):
+        return None
+    if not overwrite:
+        manifest = read_manifest(storage)
+        if manifest.corpus_sha256 == corpus and manifest.made_with(tokens):
+            verify(storage, manifest)
+            return manifest
+        raise DataError(
+            f"{storage.uri} holds a data set of another corpus or with other settings: "
+            "choose another --output, or give --overwrite to replace it"
+        )
+    for key in [MANIFEST, *storage.keys()]:  # the manifest first: without it there is no data set
+        storage.delete(key)
+    return None
+
+
+def _tokenize(
+    units: list[Unit], output: str, tokens: TokensConfig, progress: Callable[[PrepareProgress], None]
+) -> list[Part]:
+    """The first pass: parts in the order of the units, whoever made them."""
+    rows = [{"index": i, "unit": unit.model_dump_json()} for i, unit in enumerate(units)]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _tokenize_batch, fn_kwargs={"output": output, "tokens": tokens.model_dump_json()}, batch_size=1
+    )
+    parts: dict[int, Part] = {}
+    size = [sum(book.size for book in unit.books) for unit in units]
+    for row in dataset.iter_rows():
+        parts[row["index"]] = Part.model_validate_json(row["part"])
+        progress(
+            PrepareProgress(
+                books=sum(len(units[i].books) for i in parts),
+                books_total=sum(len(unit.books) for unit in units),
+                bytes=sum(size[i] for i in parts),
+                bytes_total=sum(size),
+                tokens=sum(part.tokens for part in parts.values()),
+            )
+        )
+    return [parts[i] for i in range(len(units))]
+
+
+def _cut_all(plans: list[ShardPlan], output: str) -> list[ShardEntry]:
+    """The second pass: shards in the order of their names."""
+    rows = [{"plan": plan.model_dump_json()} for plan in plans]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _cut, fn_kwargs={"output": output}, batch_size=1
+    )
+    shards = [ShardEntry.model_validate_json(row["shard"]) for row in dataset.iter_rows()]
+    return sorted(shards, key=lambda shard: shard.name)

@@ -1,0 +1,94 @@
+"""Joins a running Ray cluster, or starts one inside this process.
+
+Which it is, RAY_ADDRESS says (`ray job submit` sets it). A cluster that was started here ends with the session, and
+with it every process it began. Token authentication is always on: Ray's own ports listen on every interface.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from victorian.device import cores
+from victorian.errors import VictorianError
+
+OBJECT_STORE_BYTES = 300 * 1024 * 1024
+"""Small, since tokens go through storage and not through Ray's object store."""
+
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # `ray.train.report` blocks until the controller's next round, every 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Prints of workers would appear twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Keeps a warning off every worker without a GPU; the new behaviour is the one we want.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads from the environment, where the user has not; must run before Ray is imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+        _private_token(Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")))
+
+
+def _private_token(path: Path) -> None:
+    """Make sure of a token file that only its owner can read; Ray would write it for everybody."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        path.chmod(0o600)
+        return
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """A cluster to work on, for as long as the context lasts; within another session, that one."""
+    prepare_environment()
+    import ray  # reads the environment when it is imported
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(2, cores()),  # a Train worker and its controller do not fit on one
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=True,  # without it Train and Serve log failed queries again and again
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def our_error(error: BaseException) -> VictorianError | None:
+    """The error of ours that Ray wrapped on its way from a worker, if there is one behind `error`."""
+    seen: set[int] = set()
+    queue: list[BaseException] = [error]
+    while queue:
+        current = queue.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, VictorianError) and type(current).__module__ == VictorianError.__module__:
+            return current
+        failures = getattr(current, "worker_failures", None) or {}
+        linked = [getattr(current, "cause", None), current.__cause__, current.__context__, *failures.values()]
+        queue.extend(item for item in linked if isinstance(item, BaseException))
+    return None

@@ -1,0 +1,200 @@
+"""Ray Train: a TorchTrainer around `training/loop.py`.
+
+A run is a folder: `recipe.json`, `metrics.jsonl` while it runs, `artifact/` when it is done, and `ray/`, where Ray
+keeps its checkpoints. Running again with the same folder goes on from the last of them.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from victorian.artifact import RECORD, TrainingRecord, artifact_uri, new_record, read_record, write_artifact
+from victorian.cluster.session import our_error
+from victorian.config import Recipe, differences, read_recipe
+from victorian.device import cores, use_threads
+from victorian.errors import TrainingError
+from victorian.storage import Storage, open_storage, sha256
+from victorian.tokens.shards import MANIFEST, Manifest, open_split, read_manifest, verify
+from victorian.training.loop import check_split, train
+from victorian.training.monitors import METRICS, StepRecord, read_records
+from victorian.training.worker import ContextOfPath
+
+RECIPE = "recipe.json"
+WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run, and whether it was finished before."""
+
+    artifact: str
+    record: TrainingRecord
+    metrics: list[StepRecord]
+    reused: bool
+
+
+class RayWorker:
+    """A worker of a TorchTrainer, as the training loop sees it."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.device = ray.train.torch.get_device()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        wrapped: nn.Module = ray.train.torch.prepare_model(model)
+        return wrapped
+
+    def total(self, values: list[float]) -> list[float]:
+        if self.world_size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        if self.rank != 0:
+            ray.train.report({"step": step})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"step": step}, checkpoint=checkpoint)
+
+    def restored(self) -> ContextOfPath:
+        return self._restored()
+
+    @contextmanager
+    def _restored(self) -> Iterator[Path | None]:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+        else:
+            with checkpoint.as_directory() as folder:
+                yield Path(folder)
+
+
+def _work(arguments: dict[str, Any]) -> None:
+    """What each worker does: open the data, train, and write the artifact where rank 0 is."""
+    recipe = Recipe.model_validate_json(arguments["recipe"])
+    data, run = open_storage(arguments["data"]), str(arguments["run"])
+    use_threads(max(1, cores() // ray.train.get_context().get_local_world_size()))
+    manifest = read_manifest(data)
+    training = open_split(data, manifest, "train")
+    validation = open_split(data, manifest, "validation") if "validation" in manifest.splits else None
+    worker = RayWorker()
+    trained = train(recipe, training, validation, worker, Path(run) / METRICS)
+    if worker.rank == 0:
+        at = trained.position
+        digest = sha256(data.read(MANIFEST))
+        record = new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest, arguments["code"])
+        write_artifact(artifact_uri(run), trained.model, recipe, record)
+
+
+def train_run(
+    recipe: Recipe,
+    data: str,
+    run: str,
+    code: str,
+    workers: int = 1,
+    use_gpu: bool = False,
+    max_failures: int = 3,
+    watch: Callable[[StepRecord], None] = lambda _: None,
+) -> TrainResult:
+    """Train a recipe on a data set into a run folder, go on with it, or find that it is done. Needs a Ray session.
+
+    Args:
+        watch: called from another thread with the latest step, about twice a second.
+
+    Raises:
+        DataError: if the data set is missing, damaged, or of another encoding.
+        TrainingError: if the folder holds a run of another recipe, or the run cannot go on.
+    """
+    storage = open_storage(run)
+    source = open_storage(data)
+    manifest = read_manifest(source)
+    _check_data(recipe, source, manifest)
+    check_split(recipe, workers)
+    digest = sha256(source.read(MANIFEST))
+    _check_run(storage, recipe, run)
+    target = artifact_uri(storage.uri)
+    metrics = Path(storage.uri) / METRICS
+    if storage.exists(f"artifact/{RECORD}") and (record := read_record(target)).data_sha256 == digest:
+        return TrainResult(target, record, read_records(metrics), reused=True)
+    storage.write(RECIPE, recipe.model_dump_json(indent=1).encode())
+    trainer = ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config={
+            "recipe": recipe.model_dump_json(),
+            "data": source.uri,
+            "run": storage.uri,
+            "code": code,
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=storage.uri,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with _watching(metrics, watch):
+        try:
+            trainer.fit()
+        except Exception as error:
+            if ours := our_error(error):
+                raise ours from error
+            raise
+    return TrainResult(target, read_record(target), read_records(metrics), reused=False)
+
+
+def _check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:
+    if manifest.encoding.ranks != recipe.tokens.ranks:
+        raise TrainingError(
+            f"{storage.uri} holds tokens of the first {manifest.encoding.ranks} ranks, the recipe {recipe.name} wants "
+            f"{recipe.tokens.ranks}: prepare the corpus for this recipe, or give --tokens.ranks"
+        )
+    verify(storage, manifest)
+
+
+def _check_run(storage: Storage, recipe: Recipe, run: str) -> None:
+    if not storage.exists(RECIPE):
+        return
+    before = read_recipe(storage.read(RECIPE), f"{run}/{RECIPE}")
+    if changed := differences(recipe, before):
+        raise TrainingError(f"{run} holds a run of another recipe ({'; '.join(changed)}): give this one another name")
+
+
+@contextmanager
+def _watching(metrics: Path, watch: Callable[[StepRecord], None]) -> Iterator[None]:
+    """Tell `watch` of the latest step while the context lasts: workers write the file, Ray's reports are too slow."""
+    done = threading.Event()
+
+    def poll() -> None:
+        told = -1
+        while True:
+            ended = done.wait(WATCH_SECONDS)
+            records = read_records(metrics)
+            if records and records[-1].step != told:
+                told = records[-1].step
+                watch(records[-1])
+            if ended:
+                return
+
+    thread = threading.Thread(target=poll, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
