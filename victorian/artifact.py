@@ -6,14 +6,18 @@ and is written last: a directory without it is not an artifact. Nothing in it is
 """
 
 import json
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from victorian import __version__
 from victorian.config import ModelConfig, Recipe, SamplingParameters, Section, first_problem, read_recipe
 from victorian.errors import ArtifactError, StorageError
 from victorian.model.gpt2 import GPT
@@ -142,7 +146,11 @@ def find_artifact(uri: str) -> str:
     storage = open_storage(uri)
     if storage.exists(RECORD):
         return storage.uri
-    candidates = [f"{storage.uri}/{key}".removesuffix(f"/{RECORD}") for key in storage.keys() if key.endswith(f"artifact/{RECORD}")]
+    candidates = [
+        f"{storage.uri}/{key}".removesuffix(f"/{RECORD}")
+        for key in storage.names()
+        if key.endswith(f"artifact/{RECORD}")
+    ]
     if not candidates:
         raise ArtifactError(f"no trained model in {uri}: train one with `victorian demo` or `victorian train`")
     return max(candidates, key=lambda candidate: read_record(candidate).finished)
@@ -153,8 +161,19 @@ def artifact_uri(run: str) -> str:
     return f"{run}/artifact"
 
 
+def code_version() -> str:
+    """The version of this package, with the revision of its checkout where it is one."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{described}"
+
+
 def new_record(
-    recipe: Recipe, step: int, seconds: float, loss: float, validation_loss: float | None, data_sha256: str, code: str
+    recipe: Recipe, step: int, seconds: float, loss: float, validation_loss: float | None, data_sha256: str
 ) -> TrainingRecord:
     """The record of a run that has just ended."""
     return TrainingRecord(
@@ -165,7 +184,7 @@ def new_record(
         validation_loss=validation_loss,
         encoding_sha256=get_encoding(recipe.tokens.ranks).sha256,
         data_sha256=data_sha256,
-        code=code,
+        code=code_version(),
         finished=datetime.now(UTC),
     )
 
@@ -179,5 +198,5 @@ def _check_vocabulary(uri: str, shape: ModelConfig, recipe: Recipe, record: Trai
         )
 
 
-def _json(value: dict[str, object]) -> bytes:
+def _json(value: Mapping[str, object]) -> bytes:
     return json.dumps(value, indent=1).encode()

@@ -6,7 +6,6 @@ Knows no hardware and no files. The same types serve the command line (flags are
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -149,27 +148,30 @@ class Recipe(Section):
         return self.training.tokens_per_step // self.model.context
 
 
-Temperature = Annotated[float, Field(ge=0.1, le=2.0)]
-TopK = Annotated[int, Field(ge=0, le=100)]
-
-
 class SamplingParameters(Section):
     """How the next token is drawn."""
 
-    temperature: Temperature = 1.3
+    temperature: float = Field(1.3, ge=0.1, le=2.0)
     """Flattens (above 1) or sharpens (below 1) the distribution; 0.1 to 2.0."""
-    top_k: TopK = 50
+    top_k: int = Field(50, ge=0, le=100)
     """Only the k likeliest tokens may be drawn; 0 to 100, 0 is off."""
-    top_p: float = Field(0.95, gt=0, le=1)
-    """Only the likeliest tokens that together hold this probability may be drawn; 1 is off."""
+    top_p: float = Field(0.95, ge=0, le=1)
+    """Only the likeliest tokens that together hold this probability may be drawn; 0 to 1, 1 is off."""
     repetition_penalty: float = Field(1.2, ge=1, le=2)
-    """Makes tokens that already stand in prompt or output less likely; 1 is off."""
+    """Makes tokens that already stand in prompt or output less likely; 1 to 2, 1 is off."""
     max_tokens: int = Field(256, ge=1, le=32_768)
     """Tokens to generate at most."""
     seed: int | None = Field(None, ge=0, lt=2**63)
     """The same seed gives the same text; without one, a seed is drawn."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=4)
     """Texts that end the generation; they are not part of it. At most 4."""
+
+
+def bounds(parameter: str) -> tuple[float, float]:
+    """The smallest and largest value of a number among the sampling parameters."""
+    metadata = SamplingParameters.model_fields[parameter].metadata
+    low = next(float(item.ge) for item in metadata if hasattr(item, "ge"))
+    return low, next(float(item.le) for item in metadata if hasattr(item, "le"))
 
 
 class EngineConfig(Section):
@@ -222,14 +224,11 @@ def differences(ours: Section, theirs: Section) -> list[str]:
         return {k: v for name, item in value.items() for k, v in flat(item, f"{path}.{name}".strip(".")).items()}
 
     left, right = flat(ours.model_dump(), ""), flat(theirs.model_dump(), "")
-    return [f"{path}: {json.dumps(left[path])}, not {json.dumps(right[path])}" for path in left if left[path] != right[path]]
+    return [
+        f"{path}: {json.dumps(left[path])}, not {json.dumps(right[path])}" for path in left if left[path] != right[path]
+    ]
 
 
 def service_url() -> str:
     """The service that clients talk to: VICTORIAN_URL, else this machine's port 8000."""
     return os.environ.get("VICTORIAN_URL", DEFAULT_URL)
-
-
-def home() -> Path:
-    """The user's home folder, where Ray keeps its authentication token."""
-    return Path.home()

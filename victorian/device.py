@@ -4,8 +4,6 @@ Everything is a function called when a worker or an engine starts; nothing is de
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -23,19 +21,20 @@ def pick_device() -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices natively."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def training_dtype(training: TrainingConfig, device: torch.device) -> torch.dtype:
     """The autocast type for a device; float32 stands for no autocast."""
-    if device.type == "cuda":
-        fallback, chosen = "fp16", training.precision_gpu
-    else:
-        fallback, chosen = "fp32", training.precision_cpu
-    if chosen == "auto":
-        chosen = "bf16" if has_fast_bf16(device) else fallback
-    return DTYPES[chosen]
+    on_gpu = device.type == "cuda"
+    chosen = training.precision_gpu if on_gpu else training.precision_cpu
+    if chosen != "auto":
+        return DTYPES[chosen]
+    if has_fast_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if on_gpu else torch.float32
 
 
 def cores() -> int:
@@ -61,14 +60,3 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{cores()} CPU cores"
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Bit-equal results on one device for the same inputs, where kernels offer it."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -1,6 +1,13 @@
 """The recipes by name. Each after the first says only in what it differs."""
 
-from victorian.config import ModelConfig, OptimizerConfig, Recipe, ScheduleConfig, TokensConfig, TrainingConfig
+from victorian.config import (
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    TokensConfig,
+    TrainingConfig,
+)
 from victorian.errors import ConfigError
 
 GPT2_124M = Recipe(

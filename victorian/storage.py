@@ -32,7 +32,7 @@ class Storage(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def names(self, prefix: str = "") -> list[str]:
         """Sorted keys that start with `prefix`."""
         ...
 
@@ -94,7 +94,7 @@ class LocalStorage:
     def exists(self, key: str) -> bool:
         return self.path(key).is_file()
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def names(self, prefix: str = "") -> list[str]:
         files = (path for path in self.root.rglob("*") if path.is_file() and not path.name.startswith(".writing-"))
         return sorted(key for path in files if (key := path.relative_to(self.root).as_posix()).startswith(prefix))
 

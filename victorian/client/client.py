@@ -1,8 +1,8 @@
 """The Python client: streams a generation over the WebSocket, and asks about the service over HTTP.
 
-    with Client() as client:
-        for piece in client.stream("It was a dark night"):
-            print(piece, end="")
+with Client() as client:
+    for piece in client.stream("It was a dark night"):
+        print(piece, end="")
 """
 
 import uuid

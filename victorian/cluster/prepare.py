@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -40,14 +41,14 @@ class Prepared:
     reused: bool
 
 
-def _tokenize_batch(batch: dict[str, Any], output: str, tokens: str) -> dict[str, list[Any]]:
+def _tokenize_batch(batch: Any, output: str, tokens: str) -> Any:
     """A task of the first pass. Tasks and not actors: Ray keeps worker processes, and the encoding is kept in each."""
     storage, settings = open_storage(output), TokensConfig.model_validate_json(tokens)
     parts = [tokenize_unit(Unit.model_validate_json(text), storage, settings) for text in batch["unit"]]
     return {"index": list(batch["index"]), "part": [part.model_dump_json() for part in parts]}
 
 
-def _cut(batch: dict[str, Any], output: str) -> dict[str, list[str]]:
+def _cut(batch: Any, output: str) -> Any:
     """A task of the second pass."""
     plans = [ShardPlan.model_validate_json(text) for text in batch["plan"]]
     return {"shard": [cut_shard(plan, open_storage(output)).model_dump_json() for plan in plans]}
@@ -74,12 +75,14 @@ def prepare(
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
     ray.data.DataContext.get_current().enable_progress_bars = False
     parts = _tokenize(units, storage.uri, tokens, progress)
-    totals = {unit.split: [p.tokens for u, p in zip(units, parts, strict=True) if u.split == unit.split] for unit in units}
+    totals = {
+        unit.split: [p.tokens for u, p in zip(units, parts, strict=True) if u.split == unit.split] for unit in units
+    }
     slices = {split: place(counts, tokens.tokens_per_shard) for split, counts in totals.items()}
     shards = _cut_all(plan_shards(units, parts, {str(k): v for k, v in slices.items()}), storage.uri)
     manifest = assemble(books, units, parts, shards, tokens)
     write_manifest(storage, manifest)
-    for key in storage.keys(PARTS):
+    for key in storage.names(PARTS):
         storage.delete(key)
     return Prepared(manifest, reused=False)
 
@@ -87,7 +90,7 @@ def prepare(
 def _existing(storage: Storage, corpus: str, tokens: TokensConfig, overwrite: bool) -> Manifest | None:
     """The data set that is asked for, if it is there and whole; refuses to mix with anything else."""
     ours = re.compile(rf"{re.escape(MANIFEST)}|{PARTS}.+|(train|validation|test)-\d{{5}}\.npy")
-    if strangers := [key for key in storage.keys() if not ours.fullmatch(key)]:
+    if strangers := [key for key in storage.names() if not ours.fullmatch(key)]:
         raise DataError(f"{storage.uri} holds other files ({strangers[0]}): choose an empty --output")
     if not storage.exists(MANIFEST):
         return None
@@ -100,7 +103,7 @@ def _existing(storage: Storage, corpus: str, tokens: TokensConfig, overwrite: bo
             f"{storage.uri} holds a data set of another corpus or with other settings: "
             "choose another --output, or give --overwrite to replace it"
         )
-    for key in [MANIFEST, *storage.keys()]:  # the manifest first: without it there is no data set
+    for key in [MANIFEST, *storage.names()]:  # the manifest first: without it there is no data set
         storage.delete(key)
     return None
 
@@ -111,7 +114,7 @@ def _tokenize(
     """The first pass: parts in the order of the units, whoever made them."""
     rows = [{"index": i, "unit": unit.model_dump_json()} for i, unit in enumerate(units)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _tokenize_batch, fn_kwargs={"output": output, "tokens": tokens.model_dump_json()}, batch_size=1
+        partial(_tokenize_batch, output=output, tokens=tokens.model_dump_json()), batch_size=1
     )
     parts: dict[int, Part] = {}
     size = [sum(book.size for book in unit.books) for unit in units]
@@ -133,7 +136,7 @@ def _cut_all(plans: list[ShardPlan], output: str) -> list[ShardEntry]:
     """The second pass: shards in the order of their names."""
     rows = [{"plan": plan.model_dump_json()} for plan in plans]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _cut, fn_kwargs={"output": output}, batch_size=1
+        partial(_cut, output=output), batch_size=1
     )
     shards = [ShardEntry.model_validate_json(row["shard"]) for row in dataset.iter_rows()]
     return sorted(shards, key=lambda shard: shard.name)

@@ -5,6 +5,7 @@ The engine lives inside the replica that answers HTTP: a handle between the two 
 
 # No `from __future__ import annotations`: Serve validates a builder's arguments by the annotation's object.
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI
@@ -57,15 +58,17 @@ class Deployment:
 def build_app(arguments: ServiceConfig) -> serve.Application:
     """The application for `serve run`: its model directory is found here, where relative paths mean what they say."""
     found = arguments.model_copy(update={"artifact": find_artifact(arguments.artifact)})
-    return Deployment.bind(found.model_dump())  # type: ignore[attr-defined]  # Serve's decorator is untyped
+    application: serve.Application = Deployment.bind(found.model_dump())  # type: ignore[attr-defined]  # Serve's decorator is untyped
+    return application
 
 
 def start(config: ServiceConfig, host: str, port: int) -> None:
     """Serve an application in this session's cluster; returns when it answers."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says what there is to say
     serve.start(http_options=HTTPOptions(host=host, port=port))
     serve.run(build_app(config), name=APPLICATION, route_prefix="/", blocking=False)
 
 
 def stop() -> None:
-    """End the application, its streams given a moment, and Serve with it."""
-    serve.shutdown()
+    """Take the application off a cluster that goes on; one that ends with its session needs no goodbye."""
+    serve.delete(APPLICATION, _blocking=False)

@@ -26,7 +26,6 @@ from victorian.storage import Storage, open_storage, sha256
 from victorian.tokens.shards import MANIFEST, Manifest, open_split, read_manifest, verify
 from victorian.training.loop import check_split, train
 from victorian.training.monitors import METRICS, StepRecord, read_records
-from victorian.training.worker import ContextOfPath
 
 RECIPE = "recipe.json"
 WATCH_SECONDS = 0.5
@@ -71,11 +70,8 @@ class RayWorker:
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=checkpoint)
 
-    def restored(self) -> ContextOfPath:
-        return self._restored()
-
     @contextmanager
-    def _restored(self) -> Iterator[Path | None]:
+    def restored(self) -> Iterator[Path | None]:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             yield None
@@ -97,7 +93,7 @@ def _work(arguments: dict[str, Any]) -> None:
     if worker.rank == 0:
         at = trained.position
         digest = sha256(data.read(MANIFEST))
-        record = new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest, arguments["code"])
+        record = new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest)
         write_artifact(artifact_uri(run), trained.model, recipe, record)
 
 
@@ -105,7 +101,6 @@ def train_run(
     recipe: Recipe,
     data: str,
     run: str,
-    code: str,
     workers: int = 1,
     use_gpu: bool = False,
     max_failures: int = 3,
@@ -138,7 +133,6 @@ def train_run(
             "recipe": recipe.model_dump_json(),
             "data": source.uri,
             "run": storage.uri,
-            "code": code,
         },
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
         run_config=ray.train.RunConfig(

@@ -31,7 +31,7 @@ def find_books(source: str) -> list[BookReference]:
     root = Path(__file__).parent / "sample" if source == SAMPLE else Path(source).expanduser()
     if not root.is_dir():
         raise CorpusError(
-            f"no corpus at {source!r}: expected a folder in PG19's layout or of .txt files, or {SAMPLE!r} for the sample"
+            f"no corpus at {source!r}: expected a folder in PG19's layout or of .txt files, or {SAMPLE!r}"
         )
     books = _pg19(root) if (root / "train").is_dir() else _plain(root)
     if not any(book.split == "train" for book in books):
@@ -95,7 +95,9 @@ def _read_metadata(path: Path) -> Metadata:
 
 def _plain(root: Path) -> list[BookReference]:
     paths = sorted(root.glob("*.txt"), key=lambda path: _place(path.stem))
-    splits: list[Split] = ["validation" if (p := _place(path.stem)) < 0.05 else "test" if p < 0.10 else "train" for path in paths]
+    splits: list[Split] = [
+        "validation" if (p := _place(path.stem)) < 0.05 else "test" if p < 0.10 else "train" for path in paths
+    ]
     # Among few books none may fall low enough, and a run without a validation loss flies blind: take the lowest.
     if len(paths) >= 3 and "validation" not in splits:
         splits[0] = "validation"

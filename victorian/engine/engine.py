@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import torch
 
@@ -50,9 +50,7 @@ class Engine:
 
     # What callers use.
 
-    def request(
-        self, prompt: str | list[int], sampling: SamplingParameters, request_id: str | None = None
-    ) -> Request:
+    def request(self, prompt: str | list[int], sampling: SamplingParameters, request_id: str | None = None) -> Request:
         """A request that this engine can serve; an empty prompt begins a book.
 
         Raises:
@@ -61,9 +59,7 @@ class Engine:
         ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
         ids = ids or [self.encoding.end_of_text]
         if len(ids) > self.context:
-            raise RequestError(
-                f"the prompt has {len(ids)} tokens, the model sees {self.context}: shorten it", "prompt"
-            )
+            raise RequestError(f"the prompt has {len(ids)} tokens, the model sees {self.context}: shorten it", "prompt")
         if not all(0 <= i < self.encoding.size for i in ids):
             raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "prompt")
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
@@ -107,7 +103,7 @@ class Engine:
         finally:
             self.cancel(request.id)
 
-    async def stream_async(self, request: Request) -> AsyncIterator[Event]:
+    async def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
         """The events of a request, for callers with an event loop. Leaving the iteration cancels the request."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()

@@ -24,7 +24,7 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """One generated token. Its text may be empty: a character that is not whole yet, or what may begin a stop string."""
+    """One generated token. Its text may be empty: a character is not whole yet, or a stop string may be beginning."""
 
     index: int
     """Position in the output, from 0."""

@@ -1,4 +1,4 @@
-"""Runs the network for one step: fills caches, then reads one token a row. The only part of the engine that calls it."""
+"""Runs the network for one step: fills caches, then reads one token a row. Nothing else in the engine calls it."""
 
 import copy
 

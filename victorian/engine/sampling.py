@@ -4,6 +4,8 @@ In this order: the repetition penalty, temperature, top-k, top-p, then a draw by
 behind a draw is a function of the request's seed and the position alone, so neighbours never change a text.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -88,8 +90,8 @@ class Sampler:
         """One token for every row of `logits`, float32 (rows, tokens), and note it as seen."""
         parameters = [sequence.request.sampling for sequence in running]
 
-        def column(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.tensor(values, dtype=dtype, device=self._device)[:, None]
+        def column(values: Iterable[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.tensor(list(values), dtype=dtype, device=self._device)[:, None]
 
         rows = len(running)
         logits = penalize_repetition(logits, self._seen[:rows], column([p.repetition_penalty for p in parameters]))

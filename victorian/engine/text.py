@@ -1,4 +1,4 @@
-"""Turns a stream of tokens into a stream of text: characters come whole, and stop strings never show. Knows no torch."""
+"""A stream of tokens as a stream of text: characters come whole, and stop strings never show. Knows no torch."""
 
 import codecs
 

@@ -67,7 +67,8 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, layer: int, cache: CacheView | None) -> torch.Tensor:
         """(batch, time, channels) -> the same."""
         x = x + self.attention(self.attention_norm(x), layer, cache)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        y: torch.Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return y
 
 
 class GPT(nn.Module):

@@ -12,7 +12,14 @@ class KVCache:
     """Keys and values of `rows` sequences: each of shape (layers, rows, heads, context, head_dim)."""
 
     def __init__(
-        self, layers: int, rows: int, heads: int, context: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        layers: int,
+        rows: int,
+        heads: int,
+        context: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         shape = (layers, rows, heads, context, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)

@@ -47,8 +47,8 @@ class CompletionRequest(SamplingParameters):
     logprobs: None = None
     suffix: None = None
     logit_bias: None = None
-    presence_penalty: Literal[0, 0.0] = 0
-    frequency_penalty: Literal[0, 0.0] = 0
+    presence_penalty: float = Field(0, ge=0, le=0)
+    frequency_penalty: float = Field(0, ge=0, le=0)
     user: str | None = Field(None, max_length=500)
 
     def sampling(self) -> SamplingParameters:
@@ -201,5 +201,3 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
 def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """An error as the JSON value of an HTTP answer."""
     return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()
-
-

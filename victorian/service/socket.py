@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
-from victorian.config import SamplingParameters, Section, first_problem
+from victorian.config import Section, bounds, first_problem
 from victorian.engine.engine import Engine
 from victorian.engine.request import Completed, Failed, TokenEvent
 from victorian.errors import OverloadedError, RequestError, VictorianError
@@ -51,8 +51,7 @@ class Conversation:
             await self._socket.close(POLICY_VIOLATION)
             return
         await self._socket.accept()
-        longest = next(m.le for m in SamplingParameters.model_fields["max_tokens"].metadata if hasattr(m, "le"))
-        limits = Limits(context=self._engine.context, max_tokens=int(longest))
+        limits = Limits(context=self._engine.context, max_tokens=int(bounds("max_tokens")[1]))
         try:
             await self._send(Connected(session=self._session, model=self._model, limits=limits))
             while True:
@@ -108,9 +107,7 @@ class Conversation:
                         case Completed():
                             await self._send(_complete(message.id, event))
                         case Failed():
-                            await self._send(
-                                ErrorMessage(code="internal_error", message=event.message, id=message.id)
-                            )
+                            await self._send(ErrorMessage(code="internal_error", message=event.message, id=message.id))
         except OverloadedError as error:
             await self._send(ErrorMessage(code="overloaded", message=str(error), id=message.id))
         except RequestError as error:

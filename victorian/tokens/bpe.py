@@ -42,7 +42,10 @@ class Encoding:
         self.size = ranks + 1
         table = dict(list(_mergeable_ranks().items())[:ranks])
         self._tiktoken = tiktoken.Encoding(
-            name=f"gpt2-{ranks}", pat_str=r50k_pat_str, mergeable_ranks=table, special_tokens={END_OF_TEXT: ranks}
+            name=f"gpt2-{ranks}",
+            pat_str=r50k_pat_str,
+            mergeable_ranks=table,
+            special_tokens={END_OF_TEXT: ranks},
         )
 
     @property

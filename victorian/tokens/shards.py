@@ -109,7 +109,9 @@ def from_npy(data: bytes) -> Tokens:
 def read_manifest(storage: Storage) -> Manifest:
     """The manifest of a data set; DataError if there is none or it cannot be understood."""
     if not storage.exists(MANIFEST):
-        raise DataError(f"{storage.uri} is not a token data set: it has no {MANIFEST}; make one with `victorian prepare`")
+        raise DataError(
+            f"{storage.uri} is not a token data set: it has no {MANIFEST}; make one with `victorian prepare`"
+        )
     try:
         manifest = Manifest.model_validate_json(storage.read(MANIFEST))
     except ValidationError as error:
@@ -128,7 +130,9 @@ def verify(storage: Storage, manifest: Manifest) -> None:
     """Read every shard back and compare it with the manifest; DataError naming the first file that differs."""
     for split, entry in manifest.splits.items():
         if sum(shard.tokens for shard in entry.shards) != entry.tokens:
-            raise DataError(f"{storage.uri}/{MANIFEST} contradicts itself about the tokens of {split}; prepare it again")
+            raise DataError(
+                f"{storage.uri}/{MANIFEST} contradicts itself about the tokens of {split}; prepare it again"
+            )
         for shard in entry.shards:
             _verify_shard(storage, shard)
 
@@ -174,11 +178,11 @@ def open_split(storage: Storage, manifest: Manifest, split: Split) -> TokenStrea
         _verify_shard(storage, shard)
         array = np.load(storage.path(shard.name), mmap_mode="r", allow_pickle=False)
         if array.dtype != np.uint16 or array.shape != (shard.tokens,):
-            raise DataError(f"{storage.uri}/{shard.name} holds {array.dtype} {array.shape}, expected uint16 ({shard.tokens},)")
+            raise DataError(
+                f"{storage.uri}/{shard.name} holds {array.dtype} {array.shape}, expected uint16 ({shard.tokens},)"
+            )
         arrays.append(array)
     starts = [0]
     for array in arrays[:-1]:
         starts.append(starts[-1] + len(array))
     return TokenStream(tuple(arrays), tuple(starts), entry.tokens)
-
-

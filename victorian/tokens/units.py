@@ -104,16 +104,18 @@ def plan_shards(units: list[Unit], parts: list[Part], slices: dict[str, list[lis
             plans.append(
                 ShardPlan(
                     name=shard_name(split, number),
-                    slices=tuple(
-                        (of_split[s.unit].name, of_split[s.unit].sha256, s.start, s.stop) for s in shard
-                    ),
+                    slices=tuple((of_split[s.unit].name, of_split[s.unit].sha256, s.start, s.stop) for s in shard),
                 )
             )
     return plans
 
 
 def assemble(
-    books: list[BookReference], units: list[Unit], parts: list[Part], shards: list[ShardEntry], tokens: TokensConfig
+    books: list[BookReference],
+    units: list[Unit],
+    parts: list[Part],
+    shards: list[ShardEntry],
+    tokens: TokensConfig,
 ) -> Manifest:
     """The manifest of a finished data set; DataError if no training token is left."""
     splits = {}
@@ -152,4 +154,3 @@ def _entry(reference: BookReference, offset: int, tokens: int, text: str, origin
         original_bytes=len(original.encode()),
         original_words=len(original.split()),
     )
-

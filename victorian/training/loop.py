@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,11 +94,11 @@ def train(
 
         loss, total_seconds = (v / worker.world_size for v in worker.total([loss, position.seconds + seconds]))
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss became {loss} at step {step + 1}; lower the learning rate or use bf16 or fp32")
+            raise TrainingError(
+                f"the loss became {loss} at step {step + 1}; lower the learning rate or use bf16 or fp32"
+            )
         smooth = loss if step == 0 else 0.9 * position.loss + 0.1 * loss
-        position = Position(
-            step=step + 1, seconds=total_seconds, loss=smooth, validation_loss=position.validation_loss
-        )
+        position = Position(step=step + 1, seconds=total_seconds, loss=smooth, validation_loss=position.validation_loss)
         now_spent = _spent(config, position)
         measured = judge is not None and (position.step % config.validation_every_steps == 0 or now_spent >= 1.0)
         if measured and judge:
@@ -120,8 +121,7 @@ def train(
                 )
             )
         if position.step % config.checkpoint_every_steps == 0 or now_spent >= 1.0:
-            at = position
-            worker.save(at.step, lambda folder: save_checkpoint(folder, trainee, at))
+            worker.save(position.step, partial(save_checkpoint, trainee=trainee, position=position))
     if log:
         log.close()
     model.eval()

@@ -14,7 +14,7 @@ class Optimizer:
     """The optimizers of one run: scales their learning rates together, and saves them by parameter name.
 
     Weight decay acts on matrices only. AdamW: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101. Muon:
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; embeddings are tables, not maps, and stay with AdamW.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; it is made for maps, so embeddings stay with AdamW.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:

@@ -1,8 +1,8 @@
 """What the training loop asks of the place where it runs: who it is among how many, and where checkpoints go."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -31,15 +31,9 @@ class Worker(Protocol):
         """Keep a checkpoint: `write` fills an empty folder, on the worker of rank 0 alone."""
         ...
 
-    def restored(self) -> "ContextOfPath":
+    def restored(self) -> AbstractContextManager[Path | None]:
         """The folder of the latest checkpoint while the context lasts; None if there is none."""
         ...
-
-
-class ContextOfPath(Protocol):
-    def __enter__(self) -> Path | None: ...
-
-    def __exit__(self, *exception: object) -> bool | None: ...
 
 
 class LocalWorker:
@@ -66,9 +60,5 @@ class LocalWorker:
         shutil.rmtree(self._latest, ignore_errors=True)
         fresh.rename(self._latest)
 
-    @contextmanager
-    def _restored(self) -> Iterator[Path | None]:
-        yield self._latest if self._latest.is_dir() else None
-
-    def restored(self) -> ContextOfPath:
-        return self._restored()
+    def restored(self) -> AbstractContextManager[Path | None]:
+        return nullcontext(self._latest if self._latest.is_dir() else None)

@@ -1,0 +1,391 @@
+"""The `victorian` command: one function a verb, its flags derived from types.
+
+A user's mistake ends with one line and exit code 2, Ctrl-C with 130. Anything else is a bug and shows its traceback.
+"""
+
+import contextlib
+import functools
+import io
+import re
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+
+from victorian.config import (
+    DEFAULT_URL,
+    EngineConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    SamplingParameters,
+    ScheduleConfig,
+    ServiceConfig,
+    TokensConfig,
+    TrainingConfig,
+    first_problem,
+)
+from victorian.errors import ConfigError, RequestError, VictorianError
+from victorian.recipes import RECIPES, find_recipe
+
+RecipeName = Annotated[str, tyro.conf.arg(name="recipe", help=f"Recipe to begin with: {', '.join(RECIPES)}.")]
+
+
+def verbs(recipe: Recipe) -> dict[str, Callable[..., None]]:
+    """The verbs, with the flags of a recipe at that recipe's values."""
+
+    def prepare(
+        source: tyro.conf.Positional[str],
+        output: str,
+        recipe_name: RecipeName = recipe.name,
+        tokens: TokensConfig = recipe.tokens,
+        overwrite: bool = False,
+    ) -> None:
+        """Tokenize a corpus into shards with Ray Data.
+
+        Args:
+            source: A folder in PG19's layout or of .txt files, or `sample` for the books in this package.
+            output: Folder for the shards and their manifest.
+            overwrite: Replace another data set in the output folder.
+        """
+        from victorian.cluster.session import session
+
+        with session():
+            from victorian.cluster.prepare import prepare
+            from victorian.reports.progress import live_line
+
+            console = Console()
+            with live_line(console, "tokens") as show:
+                made = prepare(
+                    source,
+                    output,
+                    tokens,
+                    overwrite,
+                    lambda p: show(p.bytes / max(1, p.bytes_total), f"{p.books} books  {p.tokens:,} tokens"),
+                )
+        for split, entry in made.manifest.splits.items():
+            say(f"{split}: {len(entry.books)} books, {entry.tokens:,} tokens, {len(entry.shards)} shards")
+        for book in made.manifest.dropped:
+            say(f"left out: {book.id} ({book.reason})")
+        say(f"{output} " + ("was there and whole: reused" if made.reused else "is ready"))
+
+    def train(
+        data: str,
+        run: str,
+        recipe_name: RecipeName = recipe.name,
+        model: ModelConfig = recipe.model,
+        tokens: TokensConfig = recipe.tokens,
+        optimizer: OptimizerConfig = recipe.optimizer,
+        schedule: ScheduleConfig = recipe.schedule,
+        training: TrainingConfig = recipe.training,
+        workers: int = 1,
+        gpu: bool = False,
+    ) -> None:
+        """Train a recipe on shards with Ray Train; the same run again goes on where it was interrupted.
+
+        Args:
+            data: Folder of shards, from `victorian prepare`.
+            run: Folder of the run: metrics, checkpoints, artifact, loss chart.
+            workers: Processes that train together, each with its own share of every step.
+            gpu: Give every worker a GPU.
+        """
+        chosen = Recipe(
+            name=recipe.name,
+            model=model,
+            tokens=tokens,
+            optimizer=optimizer,
+            schedule=schedule,
+            training=training,
+        )
+        from victorian.cluster.session import session
+
+        with session():
+            from victorian.cluster.train import train_run
+            from victorian.reports.loss_chart import draw_losses
+            from victorian.reports.progress import clock, live_line, watch_training
+
+            with live_line(Console(), "training") as show:
+                result = train_run(chosen, data, run, workers, gpu, watch=watch_training(show))
+        draw_losses(result.metrics, f"{chosen.name}, {Path(run).name}", Path(run) / "loss.png")
+        record = result.record
+        judged = f", validation {record.validation_loss:.4f}" if record.validation_loss is not None else ""
+        say(f"{record.step} steps, {record.tokens:,} tokens, {clock(record.seconds)}: loss {record.loss:.4f}{judged}")
+        say(f"{result.artifact} " + ("was there and whole: reused" if result.reused else "is ready"))
+
+    def evaluate(
+        artifact: tyro.conf.Positional[str],
+        data: str,
+        split: Literal["train", "validation", "test"] = "test",
+        workers: int = 1,
+        json: bool = False,
+    ) -> None:
+        """Measure how well a model predicts books it has not seen: loss, bits per byte, perplexity per word.
+
+        Args:
+            artifact: A model directory, or a folder of runs, whose newest artifact is taken.
+            data: Folder of shards, from `victorian prepare`.
+            split: Which books.
+            workers: Processes that share the work.
+            json: Print one JSON object.
+        """
+        from victorian.artifact import find_artifact
+        from victorian.cluster.session import session
+
+        found = find_artifact(artifact)
+        with session():
+            from victorian.cluster.evaluate import evaluate
+
+            result = evaluate(found, data, split, workers)
+        if json:
+            say(result.model_dump_json())
+            return
+        say(f"{result.split}: {result.tokens:,} tokens, loss {result.loss:.4f} nats a token")
+        say(f"{result.bits_per_byte:.4f} bits per byte, perplexity {result.word_perplexity:,.1f} per word")
+
+    def generate(
+        prompt: tyro.conf.Positional[str] = "",
+        artifact: str = "runs",
+        sampling: tyro.conf.OmitArgPrefixes[SamplingParameters] = SamplingParameters(),
+        engine: EngineConfig = EngineConfig(max_running=1),
+    ) -> None:
+        """Continue a text with a model on this machine, without a service.
+
+        Args:
+            prompt: The beginning; an empty one begins a book.
+            artifact: A model directory, or a folder of runs, whose newest artifact is taken.
+        """
+        from victorian.artifact import find_artifact, read_artifact
+        from victorian.engine.engine import Engine
+        from victorian.engine.request import Failed, TokenEvent
+
+        loaded = read_artifact(find_artifact(artifact))
+        with Engine(loaded.model, loaded.encoding, engine) as running:
+            request = running.request(prompt, sampling)
+            print(prompt, end="", flush=True)
+            for event in running.stream(request):
+                if isinstance(event, TokenEvent):
+                    print(event.text, end="", flush=True)
+                elif isinstance(event, Failed):
+                    raise RequestError(event.message)
+            print()
+
+    def serve(
+        service: tyro.conf.OmitArgPrefixes[ServiceConfig] = ServiceConfig(), host: str = "127.0.0.1", port: int = 8000
+    ) -> None:
+        """Serve a model with Ray Serve until Ctrl-C: OpenAI's completions API, SSE, and a WebSocket.
+
+        Args:
+            host: Address to listen on; 0.0.0.0 lets other machines in, and nothing asks them for a key.
+            port: Port to listen on.
+        """
+        from victorian.artifact import find_artifact
+        from victorian.cluster.session import session
+        from victorian.demo import require_free_port, terminating_like_interrupt, wait_for_interrupt
+
+        found = service.model_copy(update={"artifact": find_artifact(service.artifact)})
+        require_free_port(host, port)
+        with terminating_like_interrupt(), session():
+            from victorian.cluster.serve import start, stop
+
+            start(found, host, port)
+            say(f"serving {found.artifact} at http://{host}:{port}; Ctrl-C ends it")
+            wait_for_interrupt()
+            stop()
+
+    def app(url: str = DEFAULT_URL, port: int = 8501) -> None:
+        """Open the Streamlit page for a service, until Ctrl-C.
+
+        Args:
+            url: Address of the service.
+            port: Port of the page on this machine.
+        """
+        from victorian.demo import HOST, require_free_port, streamlit_page, terminating_like_interrupt
+
+        require_free_port(HOST, port)
+        with terminating_like_interrupt(), streamlit_page(url, port) as page:
+            say(f"the writing desk is at http://localhost:{port}; Ctrl-C ends it")
+            page.wait()
+
+    def ask(
+        prompt: tyro.conf.Positional[str] = "",
+        url: str | None = None,
+        sampling: tyro.conf.OmitArgPrefixes[SamplingParameters] = SamplingParameters(),
+    ) -> None:
+        """Have a service continue a text, and print it while it comes.
+
+        Args:
+            prompt: The beginning; an empty one begins a book.
+            url: Address of the service; by default VICTORIAN_URL, else http://127.0.0.1:8000.
+        """
+        from victorian.client import Client
+
+        with Client(url) as client:
+            for piece in client.stream(prompt, sampling):
+                print(piece, end="", flush=True)
+            print()
+
+    def show_recipe(
+        name: tyro.conf.Positional[str] = recipe.name,
+        model: ModelConfig = recipe.model,
+        tokens: TokensConfig = recipe.tokens,
+        optimizer: OptimizerConfig = recipe.optimizer,
+        schedule: ScheduleConfig = recipe.schedule,
+        training: TrainingConfig = recipe.training,
+    ) -> None:
+        """Print a recipe as it would be run, as JSON.
+
+        Args:
+            name: The recipe to begin with: tiny, small or gpt2-124m.
+        """
+        chosen = Recipe(
+            name=recipe.name,
+            model=model,
+            tokens=tokens,
+            optimizer=optimizer,
+            schedule=schedule,
+            training=training,
+        )
+        say(chosen.model_dump_json(indent=2))
+
+    def run_demo(
+        corpus: str = "sample",
+        recipe_name: RecipeName = recipe.name,
+        training: TrainingConfig = recipe.training,
+        output: str = ".",
+        once: bool = False,
+        port: int = 8000,
+        app_port: int = 8501,
+    ) -> None:
+        """Everything in one command: books, tokens, training, service, prose. Ctrl-C ends all it started.
+
+        Args:
+            corpus: A folder in PG19's layout or of .txt files, or `sample` for the books in this package.
+            output: Folder under which data/ and runs/ are kept.
+            once: End after the first passage.
+            port: Port of the service on this machine.
+            app_port: Port of the Streamlit page on this machine.
+        """
+        from victorian.demo import demo
+
+        demo(corpus, recipe.model_copy(update={"training": training}), output, once, port, app_port)
+
+    return {
+        "demo": run_demo,
+        "prepare": prepare,
+        "train": train,
+        "evaluate": evaluate,
+        "generate": generate,
+        "serve": serve,
+        "app": app,
+        "ask": ask,
+        "recipe": show_recipe,
+    }
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def resolve_recipe(arguments: list[str]) -> Recipe:
+    """The recipe named on the command line, whose values the flags then start from.
+
+    A budget given by a flag replaces the recipe's other kind of budget.
+    """
+    name = next(iter(RECIPES))
+    for place, argument in enumerate(arguments):
+        if argument == "--recipe" and place + 1 < len(arguments):
+            name = arguments[place + 1]
+        elif argument.startswith("--recipe="):
+            name = argument.partition("=")[2]
+    if arguments[:1] == ["recipe"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        name = arguments[1]
+    recipe = find_recipe(name)
+    flags = {argument.partition("=")[0] for argument in arguments}
+    for given, other in (("steps", "seconds"), ("seconds", "steps")):
+        if f"--training.{given}" in flags and f"--training.{other}" not in flags:
+            training = recipe.training.model_copy(update={other: None, given: 1})
+            recipe = recipe.model_copy(update={"training": training})
+    return recipe
+
+
+def run(arguments: list[str]) -> None:
+    """Parse and carry out one command line.
+
+    Raises:
+        ConfigError: if the command line cannot be understood.
+    """
+    functions: dict[str, Callable[..., Any]] = verbs(resolve_recipe(arguments))
+    if not arguments:
+        arguments = ["--help"]
+    complaint = io.StringIO()
+    description = "Train a language model of your own on old books with Ray, and put it in front of readers."
+    try:
+        # tyro parses and calls in one go; complaints are caught only while it parses.
+        parsed = _parse(functions, arguments, description, complaint)
+    except SystemExit as stop:
+        if stop.code:
+            raise ConfigError(_one_line(complaint.getvalue(), arguments, functions)) from stop
+        raise
+    parsed()
+
+
+def _parse(
+    functions: dict[str, Callable[..., Any]], arguments: list[str], description: str, complaint: io.StringIO
+) -> Callable[[], None]:
+    """The chosen verb with its arguments, not yet called."""
+
+    def postponed(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Callable[[], None]:
+            return lambda: function(*args, **kwargs)
+
+        return wrapper
+
+    with contextlib.redirect_stderr(complaint):
+        chosen: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+            {name: postponed(function) for name, function in functions.items()},
+            prog="victorian",
+            description=description,
+            args=arguments,
+        )
+    return chosen
+
+
+def _one_line(box: str, arguments: list[str], known: Collection[str]) -> str:
+    """What tyro drew in a box, as one line."""
+    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines if line)
+    text = re.sub(r"\s+", " ", text).partition(" For full helptext")[0]
+    # pydantic's complaint about a value, in the words that `first_problem` would use
+    if problem := re.search(r"validation errors? for \w+ (\S+) (.+?) \[type=\w+, input_value=(.+?), input_type", text):
+        text = f"--{problem[1].replace('_', '-')}: {problem[2]}, got {problem[3]}"
+    text = re.sub(r"^(Unrecognized options|Required options|Parsing error|Value error) (?=\w)", "", text)
+    verb = f"victorian {arguments[0]}" if arguments[0] in known else "victorian"
+    return f"{text[:400]} (see `{verb} --help`)"
+
+
+def main() -> None:
+    """Entry point of the `victorian` command."""
+    try:
+        run(sys.argv[1:])
+    except ValidationError as error:
+        sys.exit(_fail(first_problem(error)))
+    except VictorianError as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _fail(message: str) -> int:
+    print("victorian: " + re.sub(r"\s+", " ", message), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

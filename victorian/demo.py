@@ -1,0 +1,196 @@
+"""The whole way in one command: books, tokens, training, artifact, service, prose.
+
+Each stage is skipped where its result is there and whole. What is started here ends here.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+
+from rich.console import Console
+
+from victorian.artifact import artifact_uri
+from victorian.client import Client
+from victorian.cluster.session import session
+from victorian.config import Recipe, SamplingParameters, ServiceConfig
+from victorian.corpus.sources import SAMPLE, find_books, fingerprint
+from victorian.errors import ServiceError
+from victorian.reports.loss_chart import draw_losses
+from victorian.reports.progress import clock, live_line, watch_training
+from victorian.storage import sha256
+
+HOST = "127.0.0.1"
+PROMPT = "The old house stood"
+PASSAGE = SamplingParameters(temperature=0.8, max_tokens=220, seed=1837)
+"""Cooler than the default: a model of a few minutes is sure of little."""
+
+
+def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_port: int) -> None:
+    """Run the stages, stream one passage, and unless `once` is given leave service and page up until Ctrl-C.
+
+    Raises:
+        VictorianError: whatever a stage says.
+    """
+    console = Console()
+    stages = Stages(console)
+    for wanted in [port] if once else [port, app_port]:
+        require_free_port(HOST, wanted)
+    with terminating_like_interrupt(), session():
+        stages.done("Ray", "a cluster on this machine")
+        artifact = train_on_corpus(corpus, recipe, output, stages)
+        from victorian.cluster import serve
+
+        serve.start(ServiceConfig(artifact=artifact), HOST, port)
+        stages.done("service", f"http://localhost:{port}")
+        url = f"http://{HOST}:{port}"
+        read_passage(url, console)
+        stages.done("first passage", "streamed over the WebSocket")
+        if once:
+            serve.stop()
+            return
+        with streamlit_page(url, app_port):
+            console.print(
+                f"\nThe service is at http://localhost:{port}, the writing desk at http://localhost:{app_port}."
+            )
+            console.print("Ctrl-C ends both.")
+            wait_for_interrupt()
+
+
+def train_on_corpus(corpus: str, recipe: Recipe, output: str, stages: "Stages") -> str:
+    """Corpus to artifact; returns the artifact."""
+    from victorian.cluster.prepare import prepare
+    from victorian.cluster.train import train_run
+
+    books = find_books(corpus)
+    name = re.sub(r"[^a-z0-9]+", "-", Path(corpus).name.lower()).strip("-") or SAMPLE
+    stages.done("corpus", f"{len(books)} books" + (" of our own pastiche" if corpus == SAMPLE else ""))
+
+    # Names carry a hash of what the result depends on: another corpus or recipe never meets an old folder.
+    data = f"{output}/data/{name}-{sha256((fingerprint(books) + recipe.tokens.model_dump_json()).encode())[:8]}"
+    with live_line(stages.console, "tokens") as show:
+        prepared = prepare(
+            corpus,
+            data,
+            recipe.tokens,
+            progress=lambda p: show(p.bytes / max(1, p.bytes_total), f"{p.books} books  {p.tokens:,} tokens"),
+        )
+    train = prepared.manifest.splits["train"]
+    stages.done("tokens", f"{train.tokens:,} for training, in {data}", prepared.reused)
+
+    run = f"{output}/runs/{recipe.name}-{name}-{sha256((data + recipe.model_dump_json()).encode())[:8]}"
+    with live_line(stages.console, "training") as show:
+        result = train_run(recipe, data, run, watch=watch_training(show))
+    record = result.record
+    judged = f", validation {record.validation_loss:.3f}" if record.validation_loss is not None else ""
+    words = f"{record.step} steps in {clock(record.seconds)}, {record.tokens:,} tokens, loss {record.loss:.3f}{judged}"
+    stages.done("training", words, result.reused)
+    if record.tokens > 4 * train.tokens:
+        stages.note(
+            f"each training token was read {record.tokens / train.tokens:.0f} times: the model will recite more than "
+            "it invents; a larger corpus helps"
+        )
+    chart = Path(run) / "loss.png"
+    draw_losses(result.metrics, f"{recipe.name} on {name}", chart)
+    stages.done("artifact", f"{artifact_uri(run)}, losses in {chart}", result.reused)
+    return result.artifact
+
+
+class Stages:
+    """Tells what is done, and when."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._began = perf_counter()
+
+    def done(self, stage: str, words: str, reused: bool = False) -> None:
+        at = f"[{clock(perf_counter() - self._began)}]"
+        again = " (reused: it was there and whole)" if reused else ""
+        self.console.print(f"{at} {stage}: {words}{again}", highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, words: str) -> None:
+        self.console.print(f"       note: {words}", highlight=False, markup=False, soft_wrap=True)
+
+
+def read_passage(url: str, console: Console) -> None:
+    """Stream one passage to the terminal."""
+    console.print(f"\n{PROMPT}", end="", style="dim", highlight=False)
+    with Client(url) as client:
+        stream = client.stream(PROMPT, PASSAGE)
+        for piece in stream:
+            console.file.write(piece)
+            console.file.flush()
+    assert stream.complete is not None
+    console.print(f"\n\n({stream.complete.timings.tokens_per_second:,.0f} tokens/s)", style="dim", highlight=False)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """ServiceError if something listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} of {host} is taken ({error.strerror}): end what listens there, or choose another"
+            ) from error
+
+
+@contextmanager
+def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The Streamlit page as a process of its own, for as long as the context lasts."""
+    script = Path(__file__).parent / "client" / "streamlit_app.py"
+    options = {
+        "server.address": HOST,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(script), *flags],
+        env={**os.environ, "VICTORIAN_URL": url},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def terminating_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that what it started is ended with it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_for_interrupt() -> None:
+    """Return when Ctrl-C is pressed, or the process is asked to end."""
+    try:
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        return

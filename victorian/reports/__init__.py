@@ -1,0 +1,1 @@
+"""What a run shows to people: progress while it lasts, charts after it."""
