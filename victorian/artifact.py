@@ -14,7 +14,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
 from victorian import __version__
@@ -47,7 +47,7 @@ class TrainingRecord(Section):
     code: str
     """Version of the code that trained it."""
     finished: datetime
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of every other file of the directory."""
 
 

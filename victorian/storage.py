@@ -83,9 +83,9 @@ class LocalStorage:
             else:
                 os.replace(temporary, target)
                 temporary = None
-        except FileExistsError as error:
-            raise StorageError(f"{target} exists already") from error
         except OSError as error:
+            if only_new and target.is_file():
+                raise StorageError(f"{target} exists already") from error
             raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
         finally:
             if temporary is not None:

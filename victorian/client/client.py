@@ -7,6 +7,7 @@ with Client() as client:
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -43,9 +44,11 @@ class Stream:
         self.complete: Complete | None = None
         self._timeout = timeout
         self._id = uuid.uuid4().hex
+        self._open = ExitStack()
         try:
             # Prompts and texts are small; compressing a message a token costs more than it saves.
-            self._socket = websockets.sync.client.connect(url, open_timeout=OPEN_SECONDS, compression=None)
+            connecting = websockets.sync.client.connect(url, open_timeout=OPEN_SECONDS, compression=None)
+            self._socket = self._open.enter_context(connecting)
         except (OSError, websockets.exceptions.WebSocketException) as error:
             raise ServiceError(f"no service answers at {url}: {error or 'timed out'}; is it running?") from error
         try:
@@ -53,7 +56,7 @@ class Stream:
             message = Generate(id=self._id, prompt=prompt, parameters=parameters)
             self._socket.send(message.model_dump_json())
         except BaseException:
-            self._socket.close()
+            self.close()
             raise
 
     def __iter__(self) -> Iterator[str]:
@@ -88,7 +91,7 @@ class Stream:
 
     def close(self) -> None:
         """Leave; the service stops generating."""
-        self._socket.close()
+        self._open.close()
 
     def _expect_connected(self) -> Connected:
         message = self._receive()

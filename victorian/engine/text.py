@@ -39,10 +39,11 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + new
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        # Of several stop strings the one that is complete first counts, wherever the borders of tokens fall.
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         cut = len(text) - keep
         self._held = text[cut:]

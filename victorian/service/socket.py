@@ -6,6 +6,7 @@ generation is a task beside it that ends with it.
 
 import asyncio
 import contextlib
+import json
 import uuid
 from urllib.parse import urlsplit
 
@@ -75,7 +76,7 @@ class Conversation:
         try:
             message = client_message.validate_json(data)
         except ValidationError as error:
-            await self._send(ErrorMessage(code="invalid_message", message=first_problem(error), id=_id_in(error)))
+            await self._send(ErrorMessage(code="invalid_message", message=first_problem(error), id=_id_in(data)))
             return
         match message:
             case Generate():
@@ -147,9 +148,10 @@ def _same_origin(socket: WebSocket) -> bool:
     return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
 
 
-def _id_in(error: ValidationError) -> str | None:
+def _id_in(data: bytes) -> str | None:
     """The id of the generation that a refused message was about, if it had a usable one."""
-    for problem in error.errors():
-        if isinstance(problem["input"], dict) and isinstance(found := problem["input"].get("id"), str):
-            return found[:100] or None
-    return None
+    try:
+        found = json.loads(data)["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found[:100] or None if isinstance(found, str) else None

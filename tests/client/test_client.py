@@ -1,0 +1,93 @@
+"""The Python client against a real service, and against none."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from tests.running_service import Service
+from victorian.client import Client
+from victorian.config import SamplingParameters
+from victorian.errors import RequestError, ServiceError
+
+SHORT = SamplingParameters(max_tokens=12, seed=4)
+LONG = SamplingParameters(max_tokens=30_000)
+
+
+def test_a_stream_gives_text_and_then_how_it_ended(service: Service) -> None:
+    with Client(service.url) as client:
+        stream = client.stream("It was", SHORT)
+        text = "".join(stream)
+        assert stream.complete is not None
+        assert stream.complete.reason == "length"
+        assert text == "".join(client.stream("It was", SHORT))
+        assert stream.connected.model == "toy"
+    assert service.idle()
+
+
+def test_cancel_and_leaving_stop_the_generation(service: Service) -> None:
+    with Client(service.url) as client:
+        stream = client.stream("It", LONG)
+        pieces = iter(stream)
+        next(pieces)
+        stream.cancel()
+        list(pieces)
+        assert stream.complete is not None
+        assert stream.complete.reason == "cancelled"
+        assert service.idle()
+        for piece in client.stream("It", LONG):
+            assert piece
+            break
+        assert service.idle()
+
+
+def test_models_and_readiness(service: Service) -> None:
+    with Client(service.url + "/") as client:
+        assert client.models() == ["toy"]
+        assert client.ready()
+
+
+def test_a_refusal_says_why(service: Service) -> None:
+    with Client(service.url) as client, pytest.raises(RequestError, match="the model sees 64"):
+        list(client.stream("word " * 200))
+
+
+def test_no_service_is_said_in_words(free_port: Callable[[], int]) -> None:
+    with Client(f"http://127.0.0.1:{free_port()}") as client:
+        assert not client.ready()
+        with pytest.raises(ServiceError, match="no service answers at"):
+            client.stream("It")
+        with pytest.raises(ServiceError, match="no service answers at"):
+            client.models()
+    with pytest.raises(ServiceError, match="expected an address like"):
+        Client("127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([], "the connection broke before the end"),
+        (['{"type": "hello"}'], "not of this protocol"),
+        (['{"type": "token", "id": "a", "index": 0, "text": "x"}'], "expected a greeting, got 'token'"),
+    ],
+)
+def test_a_stream_that_breaks_is_never_taken_for_a_finished_one(messages: list[str], reason: str) -> None:
+    def misbehave(connection: ServerConnection) -> None:
+        for message in messages:
+            connection.send(message)
+
+    with serve(misbehave, "127.0.0.1", 0) as server:
+        port = server.socket.getsockname()[1]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Client(f"http://127.0.0.1:{port}", timeout=5) as client, pytest.raises(ServiceError, match=reason):
+            list(client.stream("It"))
+        server.shutdown()
+
+
+def test_importing_the_client_loads_neither_torch_nor_ray() -> None:
+    code = "import sys, victorian.client; print(*{'torch', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

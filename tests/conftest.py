@@ -1,0 +1,120 @@
+"""What tests share: small books, a data set, a trained toy artifact, free ports. Built once a session."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from victorian.artifact import new_record, write_artifact
+from victorian.config import ModelConfig, OptimizerConfig, Recipe, ScheduleConfig, TokensConfig, TrainingConfig
+from victorian.corpus.sources import find_books
+from victorian.device import use_threads
+from victorian.storage import open_storage, sha256
+from victorian.tokens.packing import pack, place
+from victorian.tokens.shards import MANIFEST, Manifest, ShardEntry, open_split, read_manifest, write_manifest
+from victorian.tokens.units import assemble, cut_shard, plan_shards, tokenize_unit
+from victorian.training.loop import train
+from victorian.training.worker import LocalWorker
+
+pytest_plugins = ["tests.running_service"]
+
+TOY = Recipe(
+    name="toy",
+    model=ModelConfig(layers=2, channels=32, heads=2, context=64, vocabulary=576, dropout=0.1),
+    tokens=TokensConfig(ranks=512, tokens_per_shard=20_000),
+    optimizer=OptimizerConfig(name="muon", learning_rate=3e-3),
+    schedule=ScheduleConfig(warmup_steps=2),
+    training=TrainingConfig(
+        tokens_per_step=512,
+        sequences_per_microbatch=4,
+        steps=12,
+        precision_cpu="fp32",
+        validation_every_steps=5,
+        validation_tokens=1024,
+        checkpoint_every_steps=4,
+    ),
+)
+"""A run of a second: small in every direction, with accumulation, dropout, validation and checkpoints in it."""
+
+
+def prepare_plainly(source: str, output: Path, tokens: TokensConfig, unit_bytes: int = 50_000) -> Manifest:
+    """Corpus to shards in this process: the same passes as Ray Data's, without Ray."""
+    storage = open_storage(output)
+    books = find_books(source)
+    units = pack(books, unit_bytes)
+    parts = [tokenize_unit(unit, storage, tokens) for unit in units]
+    counts = {u.split: [p.tokens for v, p in zip(units, parts, strict=True) if v.split == u.split] for u in units}
+    slices = {str(split): place(of_split, tokens.tokens_per_shard) for split, of_split in counts.items()}
+    shards: list[ShardEntry] = [cut_shard(plan, storage) for plan in plan_shards(units, parts, slices)]
+    manifest = assemble(books, units, parts, shards, tokens)
+    write_manifest(storage, manifest)
+    return manifest
+
+
+def train_plainly(recipe: Recipe, data: Path, run: Path) -> Path:
+    """Data set to artifact in this process, without Ray; returns the artifact's folder."""
+    use_threads()
+    storage = open_storage(data)
+    manifest = read_manifest(storage)
+    trained = train(
+        recipe,
+        open_split(storage, manifest, "train"),
+        open_split(storage, manifest, "validation"),
+        LocalWorker(run),
+        run / "metrics.jsonl",
+    )
+    at = trained.position
+    digest = sha256(storage.read(MANIFEST))
+    record = new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest)
+    write_artifact(str(run / "artifact"), trained.model, recipe, record)
+    return run / "artifact"
+
+
+@pytest.fixture(scope="session")
+def toy() -> Recipe:
+    return TOY
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample books as shards of the toy recipe."""
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    prepare_plainly("sample", folder, TOY.tokens)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_artifact(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory, trained for a second."""
+    return train_plainly(TOY, toy_data, tmp_path_factory.mktemp("runs") / "toy")
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port of this machine that nothing listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a corpus in PG19's layout: `books(train={"1": "text"}, test={...})`."""
+
+    def write(**splits: dict[str, str | bytes]) -> Path:
+        root = tmp_path / "corpus"
+        lines = []
+        for split, texts in splits.items():
+            (root / split).mkdir(parents=True, exist_ok=True)
+            for book, text in texts.items():
+                (root / split / f"{book}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+                lines.append(f'{book},"Title {book} by An Author",1860,http://example.org/{book}\n')
+        (root / "metadata.csv").write_text("".join(lines))
+        return root
+
+    return write

@@ -1,0 +1,254 @@
+"""The engine as its callers see it: a real small model, many requests."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from victorian.artifact import Artifact, read_artifact
+from victorian.config import EngineConfig, SamplingParameters
+from victorian.engine.engine import Engine, complete
+from victorian.engine.request import Completed, Event, Failed, TokenEvent
+from victorian.errors import OverloadedError, RequestError, ServiceError
+
+
+@pytest.fixture(scope="module")
+def artifact(toy_artifact: Path) -> Artifact:
+    return read_artifact(str(toy_artifact))
+
+
+@pytest.fixture(scope="module")
+def engine(artifact: Artifact) -> Iterator[Engine]:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=4, max_waiting=64)) as running:
+        yield running
+
+
+def parameters(**changes: object) -> SamplingParameters:
+    return SamplingParameters.model_validate({"max_tokens": 20, "seed": 1} | changes)
+
+
+def until(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.005)
+
+
+def test_greedy_tokens_are_the_networks_own(engine: Engine, artifact: Artifact) -> None:
+    request = engine.request("It was a", parameters(top_k=1, repetition_penalty=1))
+    tokens = [event.token for event in engine.stream(request) if isinstance(event, TokenEvent)]
+    ids = list(request.prompt)
+    for token in tokens:
+        with torch.no_grad():
+            logits = artifact.model(torch.tensor([ids]))[0, -1, : artifact.encoding.size]
+        assert token == int(logits.argmax())
+        ids.append(token)
+    assert len(tokens) == 20
+
+
+def test_the_same_seed_gives_the_same_text_and_another_another(engine: Engine) -> None:
+    texts = [complete(engine, engine.request("The", parameters(seed=seed)))[0] for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    drawn = {complete(engine, engine.request("The", parameters(seed=None)))[0] for _ in range(3)}
+    assert len(drawn) > 1
+
+
+def test_a_crowd_shares_the_model_and_nobody_changes_anothers_text(engine: Engine) -> None:
+    asks = [("word " * (1 + i % 7), parameters(seed=i, max_tokens=5 + 3 * i)) for i in range(16)]
+    alone = [complete(engine, engine.request(*ask))[0] for ask in asks]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda ask: complete(engine, engine.request(*ask))[0], asks))
+    assert together == alone
+    assert engine.active == 0
+
+
+def test_running_requests_advance_together(engine: Engine) -> None:
+    order: list[str] = []
+    ended = threading.Barrier(4)
+
+    def read(name: str) -> None:
+        request = engine.request("It was", parameters(max_tokens=200, seed=7), name)
+        for event in engine.stream(request):
+            if isinstance(event, TokenEvent):
+                order.append(name)
+        ended.wait(timeout=30)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, "abcd"))
+    counts = dict.fromkeys("abcd", 0)
+    for name in order[: len(order) // 2]:
+        counts[name] += 1
+    assert min(counts.values()) > 0.5 * max(counts.values())
+
+
+def test_usage_and_reason(engine: Engine) -> None:
+    _, done = complete(engine, engine.request([5, 6, 7], parameters(max_tokens=4)))
+    assert (done.reason, done.prompt_tokens, done.completion_tokens) == ("length", 3, 4)
+    assert 0 < done.first_token_seconds <= done.seconds
+
+
+def test_a_stop_string_ends_the_text_before_it(engine: Engine) -> None:
+    text, _ = complete(engine, engine.request("It", parameters(max_tokens=60, seed=3)))
+    stop = text[20:23]
+    cut, done = complete(engine, engine.request("It", parameters(max_tokens=60, seed=3, stop=(stop,))))
+    assert cut == text[: text.index(stop)]
+    assert done.reason == "stop"
+
+
+def test_the_end_of_a_book_ends_the_text(artifact: Artifact) -> None:
+    read = read_artifact(artifact.uri)
+    with torch.no_grad():  # a model that says nothing but end-of-text
+        read.model.final_norm.weight.zero_()
+        read.model.final_norm.bias.copy_(10 * read.model.token_embedding.weight[read.encoding.end_of_text])
+        read.model.token_embedding.weight[: read.encoding.end_of_text] = 0
+    with Engine(read.model, read.encoding, EngineConfig(max_running=1)) as engine:
+        text, done = complete(engine, engine.request("It", parameters(top_k=1, repetition_penalty=1)))
+    assert (text, done.reason, done.completion_tokens) == ("", "stop", 0)
+
+
+def test_padding_rows_are_never_drawn(artifact: Artifact) -> None:
+    read = read_artifact(artifact.uri)
+    with torch.no_grad():
+        read.model.token_embedding.weight[read.encoding.size :] = 100.0 * read.model.final_norm.bias.sign().mean()
+        read.model.token_embedding.weight[read.encoding.size :] += torch.randn(32) * 100
+    with Engine(read.model, read.encoding, EngineConfig(max_running=1)) as engine:
+        events = engine.stream(engine.request("It", parameters(temperature=2.0, top_k=0, top_p=1.0, max_tokens=200)))
+        tokens = [event.token for event in events if isinstance(event, TokenEvent)]
+    assert tokens
+    assert max(tokens) < read.encoding.size
+
+
+def test_generation_goes_on_past_the_context(engine: Engine) -> None:
+    text, done = complete(engine, engine.request("It was", parameters(max_tokens=300)))
+    assert done.completion_tokens == 300
+    assert len(text) > 300
+
+
+def test_an_empty_prompt_begins_a_book(engine: Engine) -> None:
+    request = engine.request("", parameters())
+    assert request.prompt == (engine.encoding.end_of_text,)
+    assert complete(engine, request)[1].completion_tokens == 20
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ([1] * 65, "the prompt has 65 tokens, the model sees 64"),
+        ([513], "token ids must be from 0 to 512"),
+        ([-1], "token ids"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(engine: Engine, prompt: list[int], reason: str) -> None:
+    with pytest.raises(RequestError, match=reason) as caught:
+        engine.request(prompt, parameters())
+    assert caught.value.parameter == "prompt"
+
+
+def test_a_prompt_that_fills_the_context_is_served(engine: Engine) -> None:
+    assert complete(engine, engine.request([1] * 64, parameters()))[1].completion_tokens == 20
+
+
+def test_leaving_the_iteration_cancels(engine: Engine) -> None:
+    stream = engine.stream(engine.request("It", parameters(max_tokens=30_000)))
+    assert isinstance(next(stream), TokenEvent)
+    assert engine.active == 1
+    stream.close()  # type: ignore[attr-defined]
+    until(lambda: engine.active == 0)
+
+
+def test_cancel_ends_with_the_reason_and_may_come_twice_or_late(engine: Engine) -> None:
+    events: list[Event] = []
+    request = engine.request("It", parameters(max_tokens=30_000), "mine")
+    engine.submit(request, events.append)
+    until(lambda: len(events) > 3)
+    with pytest.raises(RequestError, match="a request with the id 'mine' is under way"):
+        engine.submit(request, events.append)
+    engine.cancel("mine")
+    engine.cancel("mine")
+    until(lambda: engine.active == 0)
+    engine.cancel("mine")
+    assert isinstance(events[-1], Completed)
+    assert events[-1].reason == "cancelled"
+
+
+def test_a_cancelled_request_in_the_queue_never_runs(artifact: Artifact) -> None:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1, max_waiting=2)) as engine:
+        first, second = [], []  # type: list[Event], list[Event]
+        engine.submit(engine.request("It", parameters(max_tokens=30_000), "first"), first.append)
+        until(lambda: bool(first))
+        engine.submit(engine.request("It", parameters(), "second"), second.append)
+        engine.cancel("second")
+        until(lambda: bool(second))
+        assert isinstance(second[0], Completed)
+        assert (second[0].reason, second[0].completion_tokens) == ("cancelled", 0)
+
+
+def test_more_than_the_queue_holds_is_refused(artifact: Artifact) -> None:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1, max_waiting=1)) as engine:
+        for name in "ab":
+            engine.submit(engine.request("It", parameters(max_tokens=30_000), name), lambda _: None)
+        with pytest.raises(OverloadedError):
+            engine.submit(engine.request("It", parameters(), "c"), lambda _: None)
+        engine.cancel("a")
+        until(lambda: engine.active == 1)
+        engine.submit(engine.request("It", parameters(), "c"), lambda _: None)
+
+
+def test_a_broken_step_fails_everybody_and_the_engine_says_so(artifact: Artifact) -> None:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=2)) as engine:
+        events: dict[str, list[Event]] = {"a": [], "b": []}
+        for name, received in events.items():
+            engine.submit(engine.request("It", parameters(max_tokens=30_000), name), received.append)
+        until(lambda: all(events.values()))
+        engine._runner.run = lambda plan: 1 / 0  # type: ignore[assignment,method-assign]
+        until(lambda: not engine.healthy)
+        until(lambda: engine.active == 0)
+        assert all(isinstance(received[-1], Failed) for received in events.values())
+        assert "ZeroDivisionError" in events["a"][-1].message  # type: ignore[union-attr]
+        with pytest.raises(ServiceError, match="the engine has stopped: ZeroDivisionError"):
+            engine.submit(engine.request("It", parameters()), lambda _: None)
+
+
+def test_closing_leaves_nobody_waiting(artifact: Artifact) -> None:
+    engine = Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1))
+    events: list[Event] = []
+    engine.submit(engine.request("It", parameters(max_tokens=30_000)), events.append)
+    engine.close()
+    assert isinstance(events[-1], Failed)
+    assert not engine.healthy
+
+
+def test_an_idle_engine_costs_no_cpu(engine: Engine) -> None:
+    until(lambda: engine.active == 0)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
+
+
+def test_async_streams_are_cancelled_with_their_task(engine: Engine) -> None:
+    async def main() -> int:
+        request = engine.request("It", parameters(max_tokens=30_000))
+        seen = 0
+        async with contextlib.aclosing(engine.stream_async(request)) as events:
+            async for _ in events:
+                seen += 1
+                if seen == 5:
+                    break
+        return seen
+
+    assert asyncio.run(main()) == 5
+    until(lambda: engine.active == 0)
+
+
+def test_bf16_says_nearly_what_fp32_says(artifact: Artifact, engine: Engine) -> None:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1, precision="bf16")) as half:
+        text, done = complete(half, half.request("It was", parameters()))
+    assert done.completion_tokens == 20
+    assert text
+    assert artifact.model.token_embedding.weight.dtype == torch.float32  # the caller's model is left as it was

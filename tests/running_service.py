@@ -1,0 +1,52 @@
+"""A real service on loopback: the application under uvicorn, over a toy engine."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from victorian.artifact import read_artifact
+from victorian.config import EngineConfig
+from victorian.engine.engine import Engine
+from victorian.service.ingress import Served, create_app
+
+
+@dataclass(frozen=True)
+class Service:
+    url: str
+    engine: Engine
+
+    @property
+    def socket_url(self) -> str:
+        return "ws" + self.url.removeprefix("http") + "/v1/stream"
+
+    def idle(self, seconds: float = 5.0) -> bool:
+        """Whether nothing is left running, soon."""
+        end = time.monotonic() + seconds
+        while self.engine.active:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
+        return True
+
+
+@pytest.fixture(scope="session")
+def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
+    artifact = read_artifact(str(toy_artifact))
+    port = free_port()
+    config = EngineConfig(max_running=4, max_waiting=4)
+    with Engine(artifact.model, artifact.encoding, config) as engine:
+        app = create_app(Served(engine, "toy", created=1_700_000_000))
+        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield Service(f"http://127.0.0.1:{port}", engine)
+        server.should_exit = True
+        thread.join(timeout=10)

@@ -1,0 +1,178 @@
+"""The completions API: OpenAI's own client, and everything a client can get wrong."""
+
+import json
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+import pytest
+
+from tests.running_service import Service
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def test_the_openai_client_completes(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="toy", prompt="It was", max_tokens=12, seed=4)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 12
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 12
+    assert answer.model == "toy"
+
+
+def test_the_openai_client_streams_the_same_text(client: openai.OpenAI) -> None:
+    plain = client.completions.create(model="toy", prompt="It was", max_tokens=40, seed=4)
+    options: openai.types.chat.ChatCompletionStreamOptionsParam = {"include_usage": True}
+    chunks = list(
+        client.completions.create(
+            model="toy", prompt="It was", max_tokens=40, seed=4, stream=True, stream_options=options
+        )
+    )
+    assert "".join(c.choices[0].text for c in chunks if c.choices) == plain.choices[0].text
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+    assert chunks[-1].usage == plain.usage
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert len(chunks) > 20
+
+
+def test_token_ids_and_our_own_parameters_are_understood(client: openai.OpenAI) -> None:
+    greedy = {"top_k": 1, "repetition_penalty": 1.0}
+    texts = {
+        client.completions.create(
+            model="toy", prompt=[44, 83], max_tokens=8, seed=seed, extra_body=greedy
+        ).choices[0].text
+        for seed in (1, 2, 3)
+    }  # fmt: skip
+    assert len(texts) == 1
+
+
+def test_stop_takes_a_text_or_a_list(client: openai.OpenAI) -> None:
+    text = client.completions.create(model="toy", prompt="A", max_tokens=60, seed=2).choices[0].text
+    for stop in (text[10:12], [text[10:12], "never comes"]):
+        answer = client.completions.create(model="toy", prompt="A", max_tokens=60, seed=2, stop=stop)
+        assert answer.choices[0].text == text[: text.index(text[10:12])]
+        assert answer.choices[0].finish_reason == "stop"
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["toy"]
+    assert client.models.retrieve("toy").created == 1_700_000_000
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt-5")
+    assert caught.value.code == "model_not_found"
+
+
+def test_health_and_readiness(service: Service) -> None:
+    assert httpx2.get(f"{service.url}/health").json() == {"status": "ok"}
+    ready = httpx2.get(f"{service.url}/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"temperature": 0.05}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_k": 101}, "top_k"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**9}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"prompt": {"a": 1}}, "prompt"),
+        ({"prompt": [513]}, "prompt"),
+        ({"prompt": "word " * 300}, "prompt"),
+        ({"n": 2}, "n"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"presence_penalty": 1.0}, "presence_penalty"),
+        ({"temprature": 1.0}, "temprature"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_out_of_range_gets_400_and_the_parameters_name(
+    service: Service, change: dict[str, object], param: str, stream: bool
+) -> None:
+    answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": "It", "stream": stream} | change)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert error["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[]", b"null", b'"text"', b"\xff\xfe"])
+def test_a_body_that_is_no_request_gets_400(service: Service, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = httpx2.post(f"{service.url}/v1/completions", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_another_model_and_another_path_get_404_and_another_method_405(service: Service) -> None:
+    answer = httpx2.post(f"{service.url}/v1/completions", json={"model": "gpt-5", "prompt": "It"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert httpx2.get(f"{service.url}/v2").json()["error"]["message"]
+    assert httpx2.get(f"{service.url}/v2").status_code == 404
+    assert httpx2.get(f"{service.url}/v1/completions").status_code == 405
+
+
+def test_a_full_queue_gets_429_with_a_time_to_retry(service: Service) -> None:
+    long = {"prompt": "It", "max_tokens": 30_000, "stream": True}
+    with httpx2.Client(base_url=service.url, timeout=20) as client:
+        streams = [client.stream("POST", "/v1/completions", json=long) for _ in range(8)]
+        opened = []
+        try:
+            for number, stream in enumerate(streams):
+                if number < 4:  # those that run answer at once; those that wait do not
+                    opened.append(stream.__enter__())
+            waiting = [hold(service, long) for _ in range(4)]
+            wait_for(lambda: service.engine.active == 8)
+            for refused in (long, long | {"stream": False}):
+                answer = client.post("/v1/completions", json=refused)
+                assert answer.status_code == 429
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["error"]["code"] == "overloaded"
+            for connection in waiting:
+                connection.close()
+        finally:
+            for stream in streams[: len(opened)]:
+                stream.__exit__(None, None, None)
+    assert service.idle()
+
+
+def test_a_client_that_leaves_a_stream_stops_its_generation(service: Service) -> None:
+    with httpx2.stream(
+        "POST", f"{service.url}/v1/completions", json={"prompt": "It", "max_tokens": 30_000, "stream": True}
+    ) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        assert service.engine.active == 1
+    assert service.idle()
+
+
+def hold(service: Service, body: dict[str, object]) -> socket.socket:
+    """A request that is sent and never read."""
+    address = urlsplit(service.url)
+    assert address.hostname is not None
+    connection = socket.create_connection((address.hostname, address.port or 80))
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+    connection.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return connection
+
+
+def wait_for(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+    import time
+
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -1,0 +1,97 @@
+"""Local storage: whole writes, conditional writes, verified reads."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from victorian.errors import StorageError
+from victorian.storage import open_storage, read_verified, sha256
+
+
+def test_a_blob_is_read_back_as_written(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    storage.write("a/b.bin", b"\x00\xff")
+    assert storage.read("a/b.bin") == b"\x00\xff"
+    assert storage.names() == ["a/b.bin"]
+    assert storage.names("c") == []
+    storage.delete("a/b.bin")
+    assert not storage.exists("a/b.bin")
+    storage.delete("a/b.bin")
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    storage.write("taken", b"first")
+    with pytest.raises(StorageError, match="exists already"):
+        storage.write("taken", b"second", only_new=True)
+    assert storage.read("taken") == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_of_two_writers_of_a_new_key_one_wins(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    outcomes: list[str] = []
+    start = threading.Barrier(8)
+
+    def write(text: str) -> None:
+        start.wait()
+        try:
+            storage.write("manifest", text.encode() * 100_000, only_new=True)
+            outcomes.append(text)
+        except StorageError:
+            outcomes.append("")
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = [text for text in outcomes if text]
+    assert storage.read("manifest") == winner.encode() * 100_000
+
+
+def test_a_reader_never_sees_part_of_a_write(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    storage.write("x", b"a" * 1_000_000)
+    stop = threading.Event()
+    seen: set[bytes] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            data = storage.read("x")
+            seen.add(data[:1] + data[-1:] + str(len(data)).encode())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(20):
+        storage.write("x", b"b" * 1_000_000)
+        storage.write("x", b"a" * 1_000_000)
+    stop.set()
+    reader.join()
+    assert seen <= {b"aa1000000", b"bb1000000"}
+
+
+@pytest.mark.parametrize("key", ["../x", "/etc/passwd", "a/../../x", ""])
+def test_keys_stay_below_the_root(tmp_path: Path, key: str) -> None:
+    with pytest.raises(StorageError, match="expected a key below"):
+        open_storage(tmp_path).read(key)
+
+
+def test_a_changed_blob_is_named(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    storage.write("x", b"data")
+    assert read_verified(storage, "x", sha256(b"data")) == b"data"
+    with pytest.raises(StorageError, match="x is damaged"):
+        read_verified(storage, "x", sha256(b"other"))
+
+
+def test_other_schemes_are_refused_in_words() -> None:
+    with pytest.raises(StorageError, match="expected a local folder, got 's3://bucket'"):
+        open_storage("s3://bucket")
+
+
+def test_a_disk_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        open_storage(tmp_path / "file").write("x", b"")

@@ -1,0 +1,165 @@
+"""The training loop: it learns, it resumes exactly, and accumulation changes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TOY
+from victorian.config import Recipe
+from victorian.device import use_threads
+from victorian.errors import DataError, TrainingError
+from victorian.storage import open_storage
+from victorian.tokens.shards import TokenStream, open_split, read_manifest
+from victorian.training.loop import Trained, check_split, train
+from victorian.training.monitors import read_records
+from victorian.training.worker import LocalWorker
+
+
+def changed(**sections: dict[str, object]) -> Recipe:
+    value = TOY.model_dump()
+    for section, changes in sections.items():
+        value[section].update(changes)
+    return Recipe.model_validate(value)
+
+
+def split(data: Path, name: str) -> TokenStream:
+    storage = open_storage(data)
+    return open_split(storage, read_manifest(storage), name)  # type: ignore[arg-type]
+
+
+def run(recipe: Recipe, data: Path, folder: Path, worker: LocalWorker | None = None) -> Trained:
+    use_threads()
+    worker = worker or LocalWorker(folder)
+    return train(recipe, split(data, "train"), split(data, "validation"), worker, folder / "metrics.jsonl")
+
+
+class DiesAt(LocalWorker):
+    """A worker whose process ends right after the checkpoint of a step."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(folder)
+        self._last = step
+
+    def save(self, step, write):  # type: ignore[no-untyped-def]
+        super().save(step, write)
+        if step == self._last:
+            raise KeyboardInterrupt
+
+
+def test_it_learns(toy_data: Path, tmp_path: Path) -> None:
+    trained = run(changed(training={"steps": 60}), toy_data, tmp_path)
+    records = read_records(tmp_path / "metrics.jsonl")
+    assert [record.step for record in records] == list(range(1, 61))
+    assert records[0].loss == pytest.approx(6.36, abs=0.1)  # ln 576: nothing is known yet
+    assert records[-1].validation_loss is not None
+    assert records[-1].validation_loss < 5.4
+    assert trained.position.step == 60
+    assert trained.position.validation_loss == records[-1].validation_loss
+    assert records[-1].learning_rate < records[10].learning_rate
+    assert records[-1].spent == 1.0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("dies_at", [4, 8])
+def test_a_run_that_was_killed_goes_on_bit_for_bit(
+    toy_data: Path, tmp_path: Path, optimizer: str, dies_at: int
+) -> None:
+    recipe = changed(optimizer={"name": optimizer})
+    whole = run(recipe, toy_data, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", dies_at))
+    resumed = run(recipe, toy_data, tmp_path / "cut")
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    losses = [
+        [(r.step, r.loss, r.gradient_norm, r.validation_loss) for r in read_records(tmp_path / f / "metrics.jsonl")]
+        for f in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_accumulation_gives_the_same_step(toy_data: Path, tmp_path: Path) -> None:
+    losses = []
+    for size in (8, 2):
+        recipe = changed(model={"dropout": 0.0}, training={"sequences_per_microbatch": size, "steps": 4})
+        run(recipe, toy_data, tmp_path / str(size))
+        losses.append([record.loss for record in read_records(tmp_path / str(size) / "metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_budget_in_seconds_ends_in_time_with_the_rate_at_the_bottom(toy_data: Path, tmp_path: Path) -> None:
+    recipe = changed(training={"steps": None, "seconds": 1.0})
+    trained = run(recipe, toy_data, tmp_path)
+    records = read_records(tmp_path / "metrics.jsonl")
+    assert trained.position.seconds >= 1.0
+    assert records[-2].spent < 1.0 == records[-1].spent
+    assert records[-1].learning_rate < 0.2 * max(record.learning_rate for record in records)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_as_fp32_does(toy_data: Path, tmp_path: Path, precision: str) -> None:
+    recipe = changed(model={"dropout": 0.0, "layers": 1}, training={"steps": 6})
+    run(recipe, toy_data, tmp_path / "fp32")
+    mixed = changed(model={"dropout": 0.0, "layers": 1}, training={"steps": 6, "precision_cpu": precision})
+    run(mixed, toy_data, tmp_path / precision)
+    full, half = (
+        [record.loss for record in read_records(tmp_path / name / "metrics.jsonl")] for name in ("fp32", precision)
+    )
+    assert half == pytest.approx(full, abs=0.05)
+    assert half != full
+
+
+def test_without_a_validation_split_there_is_no_validation_loss(toy_data: Path, tmp_path: Path) -> None:
+    worker = LocalWorker(tmp_path)
+    trained = train(TOY, split(toy_data, "train"), None, worker, tmp_path / "metrics.jsonl")
+    assert trained.position.validation_loss is None
+    assert all(record.validation_loss is None for record in read_records(tmp_path / "metrics.jsonl"))
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(toy_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, toy_data, tmp_path, DiesAt(tmp_path, 4))
+    with pytest.raises(TrainingError, match=r"another recipe \(optimizer\.clip: 2\.0, not 1\.0\)"):
+        run(changed(optimizer={"clip": 2.0}), toy_data, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_checkpoint_is_refused(toy_data: Path, tmp_path: Path, name: str, damage: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, toy_data, tmp_path, DiesAt(tmp_path, 4))
+    path = tmp_path / "checkpoint" / name
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(TrainingError, match="is damaged"):
+        run(TOY, toy_data, tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(toy_data: Path, tmp_path: Path) -> None:
+    recipe = changed(optimizer={"name": "adamw", "learning_rate": 1e30, "clip": 1e30}, schedule={"warmup_steps": 0})
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step \d"):
+        run(recipe, toy_data, tmp_path)
+
+
+def test_a_step_that_workers_cannot_share_is_refused_with_numbers_that_work() -> None:
+    with pytest.raises(
+        TrainingError, match="8 windows a step cannot be shared evenly by 3 workers; use one of 1, 2, 4, 8"
+    ):
+        check_split(TOY, 3)
+
+
+def test_a_split_shorter_than_a_window_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    recipe = changed(model={"context": 4096}, training={"tokens_per_step": 4096})
+    short = TokenStream((split(toy_data, "validation").shards[0][:100],), (0,), 100)
+    with pytest.raises(DataError, match="fewer than one window of 4097"):
+        train(recipe, short, None, LocalWorker(tmp_path), tmp_path / "metrics.jsonl")
+
+
+def test_records_still_being_written_are_left_for_later(tmp_path: Path, toy_data: Path) -> None:
+    run(changed(training={"steps": 2}), toy_data, tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps({"kind": "step", "step": 3})[:10])
+    assert [record.step for record in read_records(path)] == [1, 2]

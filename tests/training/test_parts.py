@@ -1,0 +1,90 @@
+"""Schedule, optimizer and evaluation, each against its definition."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import TOY
+from victorian.artifact import read_artifact
+from victorian.config import OptimizerConfig, ScheduleConfig
+from victorian.model.gpt2 import GPT
+from victorian.storage import open_storage
+from victorian.tokens.batches import Batches
+from victorian.tokens.shards import open_split, read_manifest
+from victorian.training.evaluation import Score, score_windows
+from victorian.training.optimizer import Optimizer
+from victorian.training.schedule import rate_factor
+
+
+@pytest.mark.parametrize(
+    ("step", "spent", "factor"),
+    [
+        (0, 0.0, 0.01),
+        (49, 0.0, 0.5),
+        (99, 0.0, 1.0),
+        (500, 0.5, 0.5),
+        (999, 1.0, 0.0),
+        (750, 0.75, 0.5 - math.sqrt(0.125)),
+    ],
+)
+def test_warm_up_then_cosine(step: int, spent: float, factor: float) -> None:
+    assert rate_factor(ScheduleConfig(warmup_steps=100), step, spent) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("spent", "factor"), [(0.0, 1.0), (0.4, 1.0), (0.7, 0.55), (1.0, 0.1)])
+def test_hold_then_line_to_the_final_fraction(spent: float, factor: float) -> None:
+    schedule = ScheduleConfig(warmup_steps=0, decay="linear", hold=0.4, final_fraction=0.1)
+    assert rate_factor(schedule, 10, spent) == pytest.approx(factor)
+
+
+def test_decay_acts_on_matrices_only() -> None:
+    model = GPT(TOY.model)
+    model.initialize(0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = Optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for part in optimizer.parts:
+        part.step()
+    for name, parameter in model.named_parameters():
+        expected = before[name] * (1 - 0.1 * 0.5) if parameter.dim() >= 2 else before[name]
+        assert torch.allclose(parameter, expected), name
+
+
+def test_muon_takes_the_blocks_matrices_and_adamw_the_rest() -> None:
+    model = GPT(TOY.model)
+    adamw, muon = Optimizer(model, OptimizerConfig(name="muon")).parts
+    by_muon = {id(p) for group in muon.param_groups for p in group["params"]}
+    by_adamw = {id(p) for group in adamw.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in by_muon) == (parameter.dim() == 2 and "embedding" not in name), name
+    assert not by_muon & by_adamw
+    assert len(by_muon | by_adamw) == len(list(model.parameters()))
+
+
+def test_scores_equal_a_plain_reference_and_add_up(toy_artifact: Path, toy_data: Path) -> None:
+    model = read_artifact(str(toy_artifact)).model
+    storage = open_storage(toy_data)
+    stream = open_split(storage, read_manifest(storage), "test")
+    batches = Batches(stream, 64, 1, seed=0)
+    whole = score_windows(model, batches, 0, 20)
+    nats = 0.0
+    tokens = torch.tensor([int(t) for t in stream.read(0, 20 * 64 + 1)])
+    for window in range(20):
+        logits = model(tokens[None, window * 64 : (window + 1) * 64])[0]
+        nats += float(F.cross_entropy(logits, tokens[window * 64 + 1 : (window + 1) * 64 + 1], reduction="sum"))
+    assert whole.tokens == 1280
+    assert whole.nats == pytest.approx(nats, rel=1e-5)
+    parts = score_windows(model, batches, 0, 7) + score_windows(model, batches, 7, 13)
+    assert parts.tokens == whole.tokens
+    assert parts.nats == pytest.approx(whole.nats, rel=1e-6)
+
+
+def test_the_units_of_a_score() -> None:
+    score = Score(nats=math.log(2) * 800, tokens=200)
+    assert score.loss == pytest.approx(4 * math.log(2))
+    assert score.bits_per_byte(400) == pytest.approx(2.0)
+    assert score.word_perplexity(100) == pytest.approx(256.0)
