@@ -45,7 +45,7 @@ def prepare_plainly(source: str, output: Path, tokens: TokensConfig, unit_bytes:
     units = pack(books, unit_bytes)
     parts = [tokenize_unit(unit, storage, tokens) for unit in units]
     counts = {u.split: [p.tokens for v, p in zip(units, parts, strict=True) if v.split == u.split] for u in units}
-    slices = {str(split): place(of_split, tokens.tokens_per_shard) for split, of_split in counts.items()}
+    slices = {split: place(of_split, tokens.tokens_per_shard) for split, of_split in counts.items()}
     shards: list[ShardEntry] = [cut_shard(plan, storage) for plan in plan_shards(units, parts, slices)]
     manifest = assemble(books, units, parts, shards, tokens)
     write_manifest(storage, manifest)

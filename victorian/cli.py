@@ -368,10 +368,25 @@ def _one_line(box: str, arguments: list[str], known: Collection[str]) -> str:
     return f"{text[:400]} (see `{verb} --help`)"
 
 
-def main() -> None:
-    """Entry point of the `victorian` command."""
+def refuse_relative_paths(arguments: list[str]) -> None:
+    """ConfigError for an output or input that a job would look for in Ray's copy of the working directory."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, inline = flag.partition("=")
+        path = inline or value
+        if name in ("--data", "--run", "--output") and not (path.startswith("/") or "://" in path):
+            raise ConfigError(
+                f"{name} {path}: a job runs in a copy of the working directory that Ray deletes; give an absolute path"
+            )
+
+
+def main(job: str | None = None) -> None:
+    """Entry point of the `victorian` command, and with a verb of the script in ray_jobs/ that is named after it."""
+    arguments = sys.argv[1:]
     try:
-        run(sys.argv[1:])
+        if job:
+            refuse_relative_paths(arguments)
+            arguments = [job, *arguments]
+        run(arguments)
     except ValidationError as error:
         sys.exit(_fail(first_problem(error)))
     except VictorianError as error:

@@ -1,5 +1,6 @@
 """Finding and reading books."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,12 +45,14 @@ def test_a_handful_of_plain_books_still_has_every_split(tmp_path: Path) -> None:
     assert {book.split for book in find_books(str(tmp_path))} == {"train", "validation", "test"}
 
 
-def test_the_fingerprint_follows_the_books(books: Callable[..., Path]) -> None:
+def test_the_fingerprint_follows_the_books_and_not_their_place(books: Callable[..., Path], tmp_path: Path) -> None:
     root = books(train={"1": "one", "2": "two"})
     before = fingerprint(find_books(str(root)))
     assert fingerprint(find_books(str(root))) == before
-    (root / "train" / "2.txt").write_text("another two")
-    assert fingerprint(find_books(str(root))) != before
+    moved = Path(shutil.copytree(root, tmp_path / "elsewhere"))
+    assert fingerprint(find_books(str(moved))) == before
+    (moved / "train" / "2.txt").write_text("owt")
+    assert fingerprint(find_books(str(moved))) != before
 
 
 @pytest.mark.parametrize(

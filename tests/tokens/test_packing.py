@@ -8,7 +8,7 @@ from victorian.tokens.packing import Slice, pack, place
 
 
 def book(name: str, size: int, split: Split = "train") -> BookReference:
-    return BookReference(id=name, split=split, title="", author="", year=None, path=name, size=size, modified=0)
+    return BookReference(id=name, split=split, title="", author="", year=None, path=name, size=size, sha256="")
 
 
 def test_units_are_closed_before_they_grow_too_large() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ray
 
 from victorian.artifact import read_artifact, read_record
-from victorian.cluster.session import our_error
+from victorian.cluster.session import own_errors
 from victorian.config import Section
 from victorian.corpus.book import Split
 from victorian.device import cores, pick_device, use_threads
@@ -69,10 +69,8 @@ def evaluate(artifact: str, data: str, split: Split = "test", workers: int = 1) 
         raise DataError(f"{data} has no {split} split; it has {', '.join(manifest.splits)}")
     entry = manifest.splits[split]
     shares = [_Share(artifact, storage.uri, split, part, workers) for part in range(workers)]
-    try:
+    with own_errors():
         scores = [Score(*pair) for pair in ray.get([_score.remote(share) for share in shares])]
-    except ray.exceptions.RayTaskError as error:
-        raise our_error(error) or error from error
     total = sum(scores, Score(0.0, 0))
     scored = total.tokens / entry.tokens  # the last, partial window is left out: so is its share of the text
     return Evaluation(

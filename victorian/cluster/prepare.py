@@ -12,7 +12,7 @@ import ray.data
 
 from victorian.config import TokensConfig
 from victorian.corpus.sources import find_books, fingerprint
-from victorian.errors import DataError
+from victorian.errors import CorpusError, DataError, StorageError, VictorianError
 from victorian.storage import Storage, open_storage
 from victorian.tokens.packing import Unit, pack, place
 from victorian.tokens.shards import MANIFEST, Manifest, ShardEntry, read_manifest, verify, write_manifest
@@ -42,10 +42,23 @@ class Prepared:
 
 
 def _tokenize_batch(batch: Any, output: str, tokens: str) -> Any:
-    """A task of the first pass. Tasks and not actors: Ray keeps worker processes, and the encoding is kept in each."""
+    """A task of the first pass. Tasks and not actors: Ray keeps worker processes, and the encoding is kept in each.
+
+    A problem of ours is returned and not raised: Ray Data hands on an exception's traceback, but not the exception.
+    """
     storage, settings = open_storage(output), TokensConfig.model_validate_json(tokens)
-    parts = [tokenize_unit(Unit.model_validate_json(text), storage, settings) for text in batch["unit"]]
-    return {"index": list(batch["index"]), "part": [part.model_dump_json() for part in parts]}
+    part = problem = ""
+    try:
+        part = tokenize_unit(Unit.model_validate_json(batch["unit"][0]), storage, settings).model_dump_json()
+    except VictorianError as error:
+        problem = f"{type(error).__name__}:{error}"
+    return {"index": [batch["index"][0]], "part": [part], "problem": [problem]}
+
+
+def _raise_problem(problem: str) -> None:
+    """The error that a task returned, as what it was."""
+    name, _, message = problem.partition(":")
+    raise {kind.__name__: kind for kind in (CorpusError, StorageError)}.get(name, VictorianError)(message)
 
 
 def _cut(batch: Any, output: str) -> Any:
@@ -72,14 +85,14 @@ def prepare(
     if found := _existing(storage, fingerprint(books), tokens, overwrite):
         return Prepared(found, reused=True)
     units = pack(books, UNIT_BYTES)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # `progress` says what there is to say
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # `progress` says what there is to say
     ray.data.DataContext.get_current().enable_progress_bars = False
     parts = _tokenize(units, storage.uri, tokens, progress)
     totals = {
         unit.split: [p.tokens for u, p in zip(units, parts, strict=True) if u.split == unit.split] for unit in units
     }
     slices = {split: place(counts, tokens.tokens_per_shard) for split, counts in totals.items()}
-    shards = _cut_all(plan_shards(units, parts, {str(k): v for k, v in slices.items()}), storage.uri)
+    shards = _cut_all(plan_shards(units, parts, slices), storage.uri)
     manifest = assemble(books, units, parts, shards, tokens)
     write_manifest(storage, manifest)
     for key in storage.names(PARTS):
@@ -119,6 +132,8 @@ def _tokenize(
     parts: dict[int, Part] = {}
     size = [sum(book.size for book in unit.books) for unit in units]
     for row in dataset.iter_rows():
+        if row["problem"]:
+            _raise_problem(row["problem"])
         parts[row["index"]] = Part.model_validate_json(row["part"])
         progress(
             PrepareProgress(

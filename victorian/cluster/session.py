@@ -7,12 +7,13 @@ with it every process it began. Token authentication is always on: Ray's own por
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from victorian.device import cores
-from victorian.errors import VictorianError
+from victorian.errors import ConfigError, VictorianError
 
 OBJECT_STORE_BYTES = 300 * 1024 * 1024
 """Small, since tokens go through storage and not through Ray's object store."""
@@ -30,7 +31,16 @@ _ENVIRONMENT = {
 
 
 def prepare_environment() -> None:
-    """Set what Ray reads from the environment, where the user has not; must run before Ray is imported."""
+    """Set what Ray reads from the environment, where the user has not; must run before Ray is imported.
+
+    Raises:
+        ConfigError: if Ray has been imported without token authentication: it would start and then refuse itself.
+    """
+    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        raise ConfigError(
+            "Ray was imported before its environment was set: call victorian.cluster.session.prepare_environment() "
+            "first, or set RAY_AUTH_MODE=token"
+        )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
@@ -75,6 +85,17 @@ def session() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Let an error of ours that a worker raised come out as itself, and not as what Ray wrapped around it."""
+    try:
+        yield
+    except Exception as error:
+        if ours := our_error(error):
+            raise ours from None
+        raise
 
 
 def our_error(error: BaseException) -> VictorianError | None:

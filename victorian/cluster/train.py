@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from victorian.artifact import RECORD, TrainingRecord, artifact_uri, new_record, read_record, write_artifact
-from victorian.cluster.session import our_error
+from victorian.cluster.session import own_errors
 from victorian.config import Recipe, differences, read_recipe
 from victorian.device import cores, use_threads
 from victorian.errors import TrainingError
@@ -142,13 +142,8 @@ def train_run(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _watching(metrics, watch):
-        try:
-            trainer.fit()
-        except Exception as error:
-            if ours := our_error(error):
-                raise ours from error
-            raise
+    with _watching(metrics, watch), own_errors():
+        trainer.fit()
     return TrainResult(target, read_record(target), read_records(metrics), reused=False)
 
 

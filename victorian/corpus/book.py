@@ -22,8 +22,12 @@ class BookReference(Section):
     """Absolute path of the text."""
     size: int
     """Bytes of the file."""
-    modified: int
-    """When the file was last written, in nanoseconds since 1970; with `size` it tells a changed book."""
+    sha256: str
+    """Of the file: the same book at another place is the same book, a changed one at the same place is not."""
+
+    def identity(self) -> str:
+        """Everything but the place."""
+        return self.model_dump_json(exclude={"path"})
 
 
 class Book(Section):

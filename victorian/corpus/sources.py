@@ -11,7 +11,7 @@ from pathlib import Path
 
 from victorian.corpus.book import SPLITS, Book, BookReference, Split
 from victorian.errors import CorpusError
-from victorian.storage import sha256
+from victorian.storage import sha256, sha256_file
 
 SAMPLE = "sample"
 """The name under which the corpus in this package is asked for."""
@@ -20,7 +20,7 @@ Metadata = dict[str, tuple[str, str, int | None]]
 
 
 def find_books(source: str) -> list[BookReference]:
-    """Every book of a corpus, sorted by split and id, without reading the texts.
+    """Every book of a corpus, sorted by split and id, and its hash; the texts are not kept.
 
     Raises:
         CorpusError: if there is no corpus at `source`, if it holds no training book, if a book of PG19's layout has
@@ -60,8 +60,8 @@ def read_book(reference: BookReference) -> Book:
 
 
 def fingerprint(books: list[BookReference]) -> str:
-    """A hash that changes when a book is added, removed, renamed, or its file written again."""
-    listing = "\n".join(book.model_dump_json() for book in books)
+    """A hash that changes when a book is added, removed, renamed or changed, wherever the books lie."""
+    listing = "\n".join(book.identity() for book in books)
     return sha256(listing.encode())
 
 
@@ -112,8 +112,11 @@ def _place(book_id: str) -> float:
 
 
 def _reference(path: Path, split: Split, title: str, author: str, year: int | None) -> BookReference:
-    status = path.stat()
+    try:
+        size, digest = path.stat().st_size, sha256_file(path)
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror}") from error
+    place = str(path.absolute())
     return BookReference(
-        id=path.stem, split=split, title=title, author=author, year=year,
-        path=str(path.absolute()), size=status.st_size, modified=status.st_mtime_ns,
-    )  # fmt: skip
+        id=path.stem, split=split, title=title, author=author, year=year, path=place, size=size, sha256=digest
+    )

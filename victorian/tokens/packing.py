@@ -21,7 +21,7 @@ class Unit(Section):
 
     def part_name(self, settings: str) -> str:
         """Name of the part, without ending; changed books or settings give another name, so no stale part is used."""
-        key = settings + self.model_dump_json()
+        key = settings + "".join(book.identity() for book in self.books)
         return f"{self.split}-{self.number:05d}-{sha256(key.encode())[:16]}"
 
 

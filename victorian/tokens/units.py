@@ -5,11 +5,13 @@ prefix sum says where each part's tokens land, and every shard is cut from the p
 be done in any order, on any machine, and again: a part or shard that is whole is not made twice.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import ValidationError
 
 from victorian.config import Section, TokensConfig
-from victorian.corpus.book import SPLITS, BookReference
+from victorian.corpus.book import SPLITS, BookReference, Split
 from victorian.corpus.cleaning import clean
 from victorian.corpus.selection import reason_to_drop
 from victorian.corpus.sources import fingerprint, read_book
@@ -95,7 +97,7 @@ def cut_shard(plan: ShardPlan, storage: Storage) -> ShardEntry:
     return ShardEntry(name=plan.name, tokens=sum(map(len, pieces)), sha256=sha256(data))
 
 
-def plan_shards(units: list[Unit], parts: list[Part], slices: dict[str, list[list[Slice]]]) -> list[ShardPlan]:
+def plan_shards(units: list[Unit], parts: list[Part], slices: Mapping[Split, list[list[Slice]]]) -> list[ShardPlan]:
     """The second pass, from where the parts of every split land."""
     plans = []
     for split in SPLITS:

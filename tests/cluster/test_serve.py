@@ -1,0 +1,164 @@
+"""The application under Ray Serve, with the clients that people have, and the Streamlit page on top of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+import streamlit
+from streamlit.testing.v1 import AppTest
+
+from victorian.client import Client, streamlit_app
+from victorian.cluster.serve import APPLICATION, start, stop
+from victorian.config import EngineConfig, SamplingParameters, ServiceConfig
+from victorian.errors import ArtifactError, OverloadedError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
+
+LONG = SamplingParameters(max_tokens=30_000)
+
+
+@pytest.fixture(scope="module")
+def url(ray_session: None, toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[str]:
+    port = free_port()
+    engine = EngineConfig(max_running=1, max_waiting=0)  # one at a time: a request that is not ended blocks the next
+    start(ServiceConfig(artifact=str(toy_artifact.parent.parent), engine=engine), "127.0.0.1", port)
+    yield f"http://127.0.0.1:{port}"
+    from ray import serve
+
+    stop()
+    end = time.monotonic() + 60
+    while APPLICATION in serve.status().applications and time.monotonic() < end:
+        time.sleep(0.2)
+    serve.shutdown()
+
+
+def free_within(url: str, seconds: float = 3.0) -> bool:
+    """Whether the only row becomes free: a request is let in."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = httpx2.post(f"{url}/v1/completions", json={"prompt": "It", "max_tokens": 1})
+        if answer.status_code == 200:
+            return True
+        assert answer.status_code == 429
+    return False
+
+
+def test_the_openai_client_streams_a_completion(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        chunks = client.completions.create(model="toy", prompt="It was", max_tokens=20, seed=1, stream=True)
+        streamed = "".join(chunk.choices[0].text for chunk in chunks)
+        plain = client.completions.create(model="toy", prompt="It was", max_tokens=20, seed=1)
+    assert streamed == plain.choices[0].text
+    assert len(streamed) > 10
+
+
+def test_the_websocket_gives_the_same_text(url: str) -> None:
+    with Client(url) as client:
+        text = "".join(client.stream("It was", SamplingParameters(max_tokens=20, seed=1)))
+    body = {"prompt": "It was", "max_tokens": 20, "seed": 1}
+    assert text == httpx2.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"]
+
+
+def test_a_client_that_leaves_an_sse_stream_stops_its_generation(url: str) -> None:
+    body = {"prompt": "It", "max_tokens": 30_000, "stream": True}
+    with httpx2.stream("POST", f"{url}/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        assert httpx2.post(f"{url}/v1/completions", json={"prompt": "It"}).status_code == 429
+    assert free_within(url)
+
+
+def test_a_client_that_leaves_a_websocket_stops_its_generation(url: str) -> None:
+    with Client(url) as client:
+        stream = client.stream("It", LONG)
+        pieces = iter(stream)
+        assert next(pieces)
+        assert httpx2.post(f"{url}/v1/completions", json={"prompt": "It"}).status_code == 429
+        stream.close()
+    assert free_within(url)
+
+
+def test_a_full_house_is_told_on_both_ways_in(url: str) -> None:
+    with Client(url) as client:
+        stream = client.stream("It", LONG)
+        pieces = iter(stream)
+        assert next(pieces)
+        answer = httpx2.post(f"{url}/v1/completions", json={"prompt": "It"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        with pytest.raises(OverloadedError, match="try again in a moment"):
+            list(client.stream("It"))
+        stream.close()
+    assert free_within(url)
+
+
+def test_models_health_and_readiness(url: str) -> None:
+    with Client(url) as client:
+        assert client.models() == ["toy"]
+        assert client.ready()
+    assert httpx2.get(f"{url}/health").json() == {"status": "ok"}
+
+
+def test_an_artifact_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no trained model in"):
+        start(ServiceConfig(artifact=str(tmp_path)), "127.0.0.1", 1)
+
+
+class TestPage:
+    """The Streamlit page against the same service."""
+
+    @pytest.fixture
+    def page(self, url: str, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+        monkeypatch.setenv("VICTORIAN_URL", url)
+        return AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()
+
+    def test_every_parameter_has_a_widget_with_its_range_and_default(self, page: AppTest) -> None:
+        assert not page.exception
+        ranges = {s.key: (s.min, s.max, s.value) for s in page.slider}
+        assert ranges == {
+            "temperature": (0.1, 2.0, 1.3),
+            "top_k": (0, 100, 50),
+            "top_p": (0.0, 1.0, 0.95),
+            "repetition_penalty": (1.0, 2.0, 1.2),
+        }
+        numbers = {n.key: n.value for n in page.number_input}
+        assert numbers == {"max_tokens": 256, "seed": None}
+
+    def test_a_passage_is_written_with_the_chosen_parameters(self, page: AppTest, url: str) -> None:
+        page.text_area(key="prompt").set_value("It was")
+        page.number_input(key="max_tokens").set_value(30)
+        page.number_input(key="seed").set_value(5)
+        page.slider(key="temperature").set_value(0.7)
+        page.button(key="write").click().run()
+        assert not page.exception
+        body = {"prompt": "It was", "max_tokens": 30, "seed": 5, "temperature": 0.7}
+        expected = httpx2.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"]
+        assert page.session_state["text"] == expected
+        assert page.session_state["reason"] == "length"
+        assert any("tokens/s, reached its length" in caption.value for caption in page.caption)
+
+    def test_a_refusal_is_said_on_the_page(self, page: AppTest) -> None:
+        page.text_area(key="prompt").set_value("word " * 200)
+        page.button(key="write").click().run()
+        assert [e.value for e in page.error] == ["the prompt has 402 tokens, the model sees 64: shorten it"]
+
+    def test_a_service_that_is_down_is_said_on_the_page(
+        self, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+    ) -> None:
+        monkeypatch.setenv("VICTORIAN_URL", f"http://127.0.0.1:{free_port()}")
+        page = AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()
+        page.button(key="write").click().run()
+        assert not page.exception
+        assert "no service answers at" in page.error[0].value
+
+    def test_stop_keeps_what_was_written_and_ends_the_generation(self, page: AppTest, url: str) -> None:
+        """Stop ends the run of the page, which closes this generator where it stands."""
+        streamlit.session_state.text = ""
+        with Client(url) as client:
+            pieces = streamlit_app.passage(client, "It", LONG)
+            written = "".join(next(pieces) for _ in range(5))
+            pieces.close()
+        assert streamlit.session_state.text == written
+        assert free_within(url)

@@ -1,0 +1,175 @@
+"""Ray Train: a one-worker run equals the plain one, two workers agree with one, and a killed run goes on."""
+
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import safetensors.torch
+import torch
+
+from tests.conftest import TOY
+from victorian.artifact import read_artifact
+from victorian.cluster.evaluate import evaluate
+from victorian.cluster.train import TrainResult, train_run
+from victorian.config import Recipe
+from victorian.errors import ArtifactError, DataError, TrainingError, VictorianError
+from victorian.storage import open_storage
+from victorian.tokens.batches import Batches
+from victorian.tokens.shards import open_split, read_manifest
+from victorian.training.evaluation import score_windows
+from victorian.training.monitors import StepRecord, read_records
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
+
+
+def changed(**sections: dict[str, object]) -> Recipe:
+    value = TOY.model_dump()
+    for section, changes in sections.items():
+        value[section].update(changes)
+    return Recipe.model_validate(value)
+
+
+@pytest.fixture(scope="module")
+def ray_run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Path, TrainResult]:
+    run = tmp_path_factory.mktemp("runs") / "toy"
+    watched: list[StepRecord] = []
+    result = train_run(TOY, str(toy_data), str(run), watch=watched.append)
+    assert watched[-1].step == 12
+    return run, result
+
+
+def losses(metrics: Path) -> list[tuple[int, float, float | None]]:
+    return [(record.step, record.loss, record.validation_loss) for record in read_records(metrics)]
+
+
+def test_one_worker_equals_the_loop_without_ray(ray_run: tuple[Path, TrainResult], toy_artifact: Path) -> None:
+    run, result = ray_run
+    assert losses(run / "metrics.jsonl") == losses(toy_artifact.parent / "metrics.jsonl")
+    ours = safetensors.torch.load_file(Path(result.artifact) / "model.safetensors")
+    plain = safetensors.torch.load_file(toy_artifact / "model.safetensors")
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+    assert not list(run.rglob("*.pkl"))
+    assert not list(run.rglob("*.pt"))
+
+
+def test_a_finished_run_is_reused(ray_run: tuple[Path, TrainResult], toy_data: Path) -> None:
+    run, first = ray_run
+    began = time.monotonic()
+    again = train_run(TOY, str(toy_data), str(run))
+    assert again.reused
+    assert again.record == first.record
+    assert time.monotonic() - began < 5
+
+
+def test_another_recipe_in_the_same_run_is_refused_with_the_difference(
+    ray_run: tuple[Path, TrainResult], toy_data: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"another recipe \(training\.steps: 13, not 12\)"):
+        train_run(changed(training={"steps": 13}), str(toy_data), str(ray_run[0]))
+
+
+def test_two_workers_take_the_steps_of_one(toy_data: Path, tmp_path: Path) -> None:
+    still = {"model": {"dropout": 0.0}}
+    one = train_run(changed(**still), str(toy_data), str(tmp_path / "one"))
+    two = train_run(changed(**still), str(toy_data), str(tmp_path / "two"), workers=2)
+    assert [m.step for m in two.metrics] == [m.step for m in one.metrics]
+    assert [m.loss for m in two.metrics] == pytest.approx([m.loss for m in one.metrics], abs=2e-3)
+    assert two.record.validation_loss == pytest.approx(one.record.validation_loss, abs=2e-3)
+
+
+def test_a_worker_killed_in_the_middle_resumes_to_the_same_bits(toy_data: Path, tmp_path: Path) -> None:
+    recipe = changed(training={"steps": 40, "checkpoint_every_steps": 5, "validation_every_steps": 1_000})
+    whole = train_run(recipe, str(toy_data), str(tmp_path / "whole"))
+    killed: list[int] = []
+    metrics = tmp_path / "cut" / "metrics.jsonl"
+
+    def kill_the_worker() -> None:
+        while not killed:
+            time.sleep(0.002)
+            if not metrics.is_file() or not 12 <= len(metrics.read_text().splitlines()) < 38:
+                continue
+            for process in psutil.process_iter(["name"]):
+                if holds(process, metrics):
+                    process.send_signal(signal.SIGKILL)
+                    killed.append(process.pid)
+
+    thread = threading.Thread(target=kill_the_worker, daemon=True)
+    thread.start()
+    cut = train_run(recipe, str(toy_data), str(tmp_path / "cut"))
+    assert killed
+    assert [(m.step, m.loss) for m in cut.metrics] == [(m.step, m.loss) for m in whole.metrics]
+    first, second = (read_artifact(result.artifact).model.state_dict() for result in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def holds(process: psutil.Process, path: Path) -> bool:
+    """Whether a process of Ray's has the file open."""
+    try:
+        return process.name().startswith("ray::") and any(str(path) == file.path for file in process.open_files())
+    except psutil.Error:
+        return False
+
+
+def test_a_run_cut_off_with_its_driver_goes_on_in_the_next(toy_data: Path, tmp_path: Path) -> None:
+    """Its checkpoint is there, its artifact is not: as if the driver had been killed in between."""
+    run = tmp_path / "run"
+    first = train_run(TOY, str(toy_data), str(run))
+    shutil.rmtree(run / "artifact")
+    again = train_run(TOY, str(toy_data), str(run))
+    assert not again.reused
+    assert [(m.step, m.loss) for m in again.metrics] == [(m.step, m.loss) for m in first.metrics]
+    assert again.record.validation_loss == first.record.validation_loss
+
+
+@pytest.mark.parametrize(
+    ("recipe", "workers", "reason"),
+    [
+        (changed(tokens={"ranks": 300}), 1, "holds tokens of the first 512 ranks, the recipe toy wants 300"),
+        (TOY, 3, "cannot be shared evenly by 3 workers"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_worker_starts(
+    toy_data: Path, tmp_path: Path, recipe: Recipe, workers: int, reason: str
+) -> None:
+    with pytest.raises(VictorianError, match=reason):
+        train_run(recipe, str(toy_data), str(tmp_path / "run"), workers=workers)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_ours_comes_back_from_the_worker(toy_data: Path, tmp_path: Path) -> None:
+    long = changed(model={"context": 60_000}, training={"tokens_per_step": 60_000})
+    with pytest.raises(DataError, match="fewer than one window of 60001"):
+        train_run(long, str(toy_data), str(tmp_path / "run"), max_failures=0)
+    assert not (tmp_path / "run" / "artifact").exists()
+
+
+def test_a_damaged_shard_is_found_before_training(toy_data: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(toy_data, tmp_path / "data"))
+    (copy / "train-00000.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"train-00000\.npy is damaged"):
+        train_run(TOY, str(copy), str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evaluation_over_workers_equals_a_plain_one(toy_artifact: Path, toy_data: Path, workers: int) -> None:
+    result = evaluate(str(toy_artifact), str(toy_data), "test", workers)
+    storage = open_storage(toy_data)
+    manifest = read_manifest(storage)
+    batches = Batches(open_split(storage, manifest, "test"), 64, 1, seed=0)
+    score = score_windows(read_artifact(str(toy_artifact)).model, batches, 0, batches.windows)
+    assert result.tokens == score.tokens == batches.windows * 64
+    assert result.loss == pytest.approx(score.loss, rel=1e-5)
+    entry = manifest.splits["test"]
+    share = score.tokens / entry.tokens
+    assert result.bits_per_byte == pytest.approx(score.bits_per_byte(entry.bytes * share), rel=1e-5)
+
+
+def test_evaluation_refuses_what_does_not_fit(toy_artifact: Path, toy_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is not a model directory"):
+        evaluate(str(tmp_path), str(toy_data))
+    with pytest.raises(DataError, match="is not a token data set"):
+        evaluate(str(toy_artifact), str(tmp_path))
