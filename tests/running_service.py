@@ -15,6 +15,16 @@ from victorian.engine.engine import Engine
 from victorian.service.ingress import Served, create_app
 
 
+def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Whether something comes to be within some seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 @dataclass(frozen=True)
 class Service:
     url: str
@@ -24,14 +34,9 @@ class Service:
     def socket_url(self) -> str:
         return "ws" + self.url.removeprefix("http") + "/v1/stream"
 
-    def idle(self, seconds: float = 5.0) -> bool:
+    def idle(self) -> bool:
         """Whether nothing is left running, soon."""
-        end = time.monotonic() + seconds
-        while self.engine.active:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.005)
-        return True
+        return soon(lambda: self.engine.active == 0)
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,17 @@ class ArtifactError(VictorianError, ValueError):
 
 
 class RequestError(VictorianError, ValueError):
-    """A request cannot be served as asked. `parameter` names the field at fault, if one is."""
+    """A request cannot be served as asked.
 
-    def __init__(self, message: str, parameter: str | None = None) -> None:
+    Attributes:
+        parameter: the field at fault, if one is.
+        code: a name for programs, as OpenAI's API has them, if there is one.
+    """
+
+    def __init__(self, message: str, parameter: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
+        self.code = code
 
 
 class OverloadedError(RequestError):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from tests.running_service import Service
+from tests.running_service import Service, soon
 from victorian.client import Client
 from victorian.config import SamplingParameters
 from victorian.errors import RequestError, ServiceError
@@ -62,8 +62,35 @@ def test_no_service_is_said_in_words(free_port: Callable[[], int]) -> None:
             client.stream("It")
         with pytest.raises(ServiceError, match="no service answers at"):
             client.models()
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "http://[x", "http://localhost:abc", "http://localhost:99999", "http://"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ServiceError, match="expected an address like"):
-        Client("127.0.0.1:8000")
+        Client(url)
+
+
+def test_closing_the_client_ends_a_stream_that_was_never_read(service: Service) -> None:
+    with Client(service.url) as client:
+        client.stream("It", LONG)
+        assert soon(lambda: service.engine.active == 1)
+    assert service.idle()
+
+
+def test_with_a_tick_a_caller_can_look_up_while_nothing_comes(service: Service) -> None:
+    with Client(service.url) as client:
+        running = [iter(client.stream("It", LONG)) for _ in range(4)]
+        assert all(next(pieces) for pieces in running)
+        waiting = iter(client.stream("It", SHORT, tick=0.05))
+        assert next(waiting) == ""
+    assert service.idle()
+
+
+def test_a_prompt_that_cannot_be_sent_is_refused(service: Service) -> None:
+    with Client(service.url) as client, pytest.raises(RequestError, match="at most 200000 characters"):
+        client.stream("x" * 200_001)
 
 
 @pytest.mark.parametrize(

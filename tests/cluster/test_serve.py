@@ -144,6 +144,12 @@ class TestPage:
         page.button(key="write").click().run()
         assert [e.value for e in page.error] == ["the prompt has 402 tokens, the model sees 64: shorten it"]
 
+    def test_too_many_stop_strings_are_said_on_the_page(self, page: AppTest) -> None:
+        page.text_input(key="stop").set_value("a|b|c|d|e").run()
+        assert not page.exception
+        assert "stop: " in page.error[0].value
+        assert page.button(key="write").disabled
+
     def test_a_service_that_is_down_is_said_on_the_page(
         self, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
     ) -> None:

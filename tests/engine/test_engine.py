@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
+from victorian.device import cores
 from victorian.engine.engine import Engine, complete
 from victorian.engine.request import Completed, Event, Failed, TokenEvent
-from victorian.errors import OverloadedError, RequestError, ServiceError
+from victorian.errors import ConfigError, OverloadedError, RequestError, ServiceError
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +35,8 @@ def parameters(**changes: object) -> SamplingParameters:
     return SamplingParameters.model_validate({"max_tokens": 20, "seed": 1} | changes)
 
 
-def until(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.005)
+def until(condition: Callable[[], bool]) -> None:
+    assert soon(condition), "it never came to be"
 
 
 def test_greedy_tokens_are_the_networks_own(engine: Engine, artifact: Artifact) -> None:
@@ -213,6 +212,23 @@ def test_a_broken_step_fails_everybody_and_the_engine_says_so(artifact: Artifact
         assert "ZeroDivisionError" in events["a"][-1].message  # type: ignore[union-attr]
         with pytest.raises(ServiceError, match="the engine has stopped: ZeroDivisionError"):
             engine.submit(engine.request("It", parameters()), lambda _: None)
+
+
+def test_more_threads_than_cores_are_refused_at_once(artifact: Artifact) -> None:
+    with pytest.raises(ConfigError, match=f"use at most {cores()}"):
+        Engine(artifact.model, artifact.encoding, EngineConfig(threads=cores() + 1))
+
+
+def test_a_callback_that_fails_ends_its_own_request_alone(artifact: Artifact) -> None:
+    def fail(_: Event) -> None:
+        raise ValueError("boom")
+
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=3)) as engine:
+        expected = complete(engine, engine.request("It", parameters(max_tokens=50)))[0]
+        engine.submit(engine.request("It", parameters(max_tokens=30_000)), fail)
+        assert complete(engine, engine.request("It", parameters(max_tokens=50)))[0] == expected
+        until(lambda: engine.active == 0)
+        assert engine.healthy
 
 
 def test_closing_leaves_nobody_waiting(artifact: Artifact) -> None:

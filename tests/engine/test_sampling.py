@@ -127,6 +127,18 @@ def test_random_numbers_depend_on_seed_and_position_alone() -> None:
     assert uniform(2**63 - 1, 10**6) < 1
 
 
+def test_equal_logits_are_drawn_alike_whoever_the_neighbours_are() -> None:
+    tied = torch.randn(1, TOKENS, generator=torch.Generator().manual_seed(2)).bfloat16().float()
+    mine = SamplingParameters(top_k=40, temperature=1.5)
+    for seed in range(40):
+        draws = set()
+        for neighbour in (None, SamplingParameters(top_k=0), SamplingParameters(top_k=100)):
+            sampler = Sampler(2, TOKENS, torch.device("cpu"))
+            running = [sequence(mine, (1,), seed)] + ([sequence(neighbour, (1,), seed)] if neighbour else [])
+            draws.add(sampler.sample(tied.repeat(len(running), 1), running)[0])
+        assert len(draws) == 1
+
+
 def test_rows_keep_their_own_memory_when_they_move() -> None:
     sampler = Sampler(2, 4, torch.device("cpu"))
     sampler.join(0, (0,))

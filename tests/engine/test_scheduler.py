@@ -44,7 +44,7 @@ def test_a_prompt_is_cached_but_for_its_last_token_once() -> None:
     scheduler.add(sequence("a", prompt=4))
     plan = scheduler.schedule()
     assert plan.joined == [0]
-    assert plan.fills == [Fill(row=0, start=0, tokens=[0, 1, 2])]
+    assert plan.fills == [Fill(row=0, tokens=[0, 1, 2])]
     plan.running[0].cached += 1
     plan.running[0].tokens.append(9)
     assert scheduler.schedule().fills == []
@@ -81,7 +81,7 @@ def test_the_window_slides_to_its_later_half_when_the_context_is_full() -> None:
         running.tokens.append(9)
     assert len(running.tokens) == 9
     plan = scheduler.schedule()
-    assert plan.fills == [Fill(row=0, start=0, tokens=[9, 9, 9])]
+    assert plan.fills == [Fill(row=0, tokens=[9, 9, 9])]
     assert running.window == [9, 9, 9, 9]
 
 

@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.running_service import Service
+from tests.running_service import Service, soon
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_full_queue_gets_429_with_a_time_to_retry(service: Service) -> None:
                 if number < 4:  # those that run answer at once; those that wait do not
                     opened.append(stream.__enter__())
             waiting = [hold(service, long) for _ in range(4)]
-            wait_for(lambda: service.engine.active == 8)
+            assert soon(lambda: service.engine.active == 8)
             for refused in (long, long | {"stream": False}):
                 answer = client.post("/v1/completions", json=refused)
                 assert answer.status_code == 429
@@ -158,6 +158,50 @@ def test_a_client_that_leaves_a_stream_stops_its_generation(service: Service) ->
     assert service.idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_first_token_stops_its_generation(service: Service, stream: bool) -> None:
+    connection = hold(service, {"prompt": "It", "max_tokens": 30_000, "stream": stream})
+    assert soon(lambda: service.engine.active == 1)
+    connection.close()
+    assert service.idle()
+
+
+def test_what_openai_means_by_nothing_is_taken_as_nothing(service: Service) -> None:
+    neutral = {
+        "max_tokens": None, "temperature": None, "top_p": None, "n": None, "best_of": None, "echo": None, "seed": None,
+        "stream": None, "stop": None, "logit_bias": {}, "suffix": "", "presence_penalty": 0, "frequency_penalty": 0.0,
+        "stream_options": None, "user": "me",
+    }  # fmt: skip
+    answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": "It"} | neutral)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 256
+
+
+def test_one_prompt_may_come_in_a_list_and_text_is_never_taken_for_ids(service: Service) -> None:
+    def ask(prompt: object) -> dict[str, object]:
+        body = {"prompt": prompt, "max_tokens": 8, "seed": 1}
+        answer: dict[str, object] = httpx2.post(f"{service.url}/v1/completions", json=body).json()
+        return answer
+
+    assert ask(["In 1871"])["choices"] == ask("In 1871")["choices"]
+    assert ask(["42"])["usage"] == ask("42")["usage"]
+    assert ask([[44, 83]])["choices"] == ask([44, 83])["choices"]
+    assert "error" in ask(["one", "two"])
+
+
+def test_only_a_prompt_too_long_is_called_that(service: Service) -> None:
+    codes = {}
+    for name, prompt in (("long", "word " * 300), ("strange", [513])):
+        answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": prompt})
+        codes[name] = answer.json()["error"]["code"]
+    assert codes == {"long": "context_length_exceeded", "strange": None}
+
+
+def test_a_body_too_large_is_refused(service: Service) -> None:
+    answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": "x" * (1 << 20)})
+    assert answer.status_code == 413
+
+
 def hold(service: Service, body: dict[str, object]) -> socket.socket:
     """A request that is sent and never read."""
     address = urlsplit(service.url)
@@ -167,12 +211,3 @@ def hold(service: Service, body: dict[str, object]) -> socket.socket:
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
     connection.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
     return connection
-
-
-def wait_for(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
-    import time
-
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

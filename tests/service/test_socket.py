@@ -135,6 +135,32 @@ def test_bytes_that_are_no_text_are_answered_too(socket: ClientConnection) -> No
     assert receive(socket)["code"] == "invalid_message"
 
 
+def test_a_cancel_that_follows_at_once_is_heeded(socket: ClientConnection) -> None:
+    for number in range(5):
+        name = str(number)
+        send(socket, type="generate", id=name, prompt="It", parameters={"max_tokens": 30_000})
+        send(socket, type="cancel", id=name)
+        assert read_to_end(socket, name)[1]["reason"] == "cancelled"
+
+
+def test_an_id_that_is_no_text_is_refused_and_the_socket_lives(socket: ClientConnection) -> None:
+    socket.send('{"type": "generate", "id": "\\ud800"}')
+    message = receive(socket)
+    assert (message["code"], message["id"]) == ("invalid_message", None)
+    send(socket, type="generate", id="after", prompt="It", parameters={"max_tokens": 2})
+    assert read_to_end(socket, "after")[1]["type"] == "complete"
+
+
+def test_a_bad_message_about_a_running_generation_does_not_end_it(socket: ClientConnection) -> None:
+    send(socket, type="generate", id="a", prompt="It", parameters={"max_tokens": 50})
+    send(socket, type="cancel", id="a", why=1)
+    messages = [receive(socket)]
+    while messages[-1]["type"] != "complete":
+        messages.append(receive(socket))
+    assert [m["id"] for m in messages if m["type"] == "error"] == [None]
+    assert messages[-1]["reason"] == "length"
+
+
 def test_an_error_names_the_generation_it_is_about(socket: ClientConnection) -> None:
     send(socket, type="generate", id="mine", prompt="word " * 200)
     message = receive(socket)
@@ -170,6 +196,9 @@ def test_a_message_too_large_closes_the_socket(service: Service) -> None:
 def test_a_page_of_another_origin_is_kept_out(service: Service) -> None:
     with pytest.raises(InvalidStatus) as caught:
         connect(service.socket_url, origin="https://elsewhere.example")  # type: ignore[arg-type]
+    assert caught.value.response.status_code == 403
+    with pytest.raises(InvalidStatus) as caught:
+        connect(service.socket_url, origin="http://[x")  # type: ignore[arg-type]
     assert caught.value.response.status_code == 403
     with connect(service.socket_url, origin=service.url) as socket:  # type: ignore[arg-type]
         assert receive(socket)["type"] == "connected"

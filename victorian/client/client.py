@@ -8,6 +8,7 @@ with Client() as client:
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from time import monotonic
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ import websockets.exceptions
 import websockets.sync.client
 from pydantic import ValidationError
 
-from victorian.config import SamplingParameters, service_url
+from victorian.config import SamplingParameters, first_problem, service_url
 from victorian.errors import OverloadedError, RequestError, ServiceError
 from victorian.service.protocol import (
     Cancel,
@@ -36,47 +37,69 @@ OPEN_SECONDS = 10.0
 class Stream:
     """One generation under way: iterate over it for pieces of text as they come.
 
+    Leaving the iteration ends the generation, and so does `close`, which a stream that is never read needs.
+
     Attributes:
         complete: how it ended, once it has; None while it runs and after an error.
+        closed: whether the connection has been left.
     """
 
-    def __init__(self, url: str, prompt: str, parameters: SamplingParameters, timeout: float) -> None:
+    def __init__(
+        self, url: str, prompt: str, parameters: SamplingParameters, timeout: float, tick: float | None
+    ) -> None:
         self.complete: Complete | None = None
+        self.closed = False
         self._timeout = timeout
+        self._tick = tick
         self._id = uuid.uuid4().hex
+        try:
+            message = Generate(id=self._id, prompt=prompt, parameters=parameters)
+        except ValidationError as error:
+            raise RequestError(first_problem(error), "prompt") from error
         self._open = ExitStack()
         try:
             # Prompts and texts are small; compressing a message a token costs more than it saves.
             connecting = websockets.sync.client.connect(url, open_timeout=OPEN_SECONDS, compression=None)
             self._socket = self._open.enter_context(connecting)
-        except (OSError, websockets.exceptions.WebSocketException) as error:
+        except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
             raise ServiceError(f"no service answers at {url}: {error or 'timed out'}; is it running?") from error
         try:
             self.connected = self._expect_connected()
-            message = Generate(id=self._id, prompt=prompt, parameters=parameters)
             self._socket.send(message.model_dump_json())
         except BaseException:
             self.close()
             raise
 
     def __iter__(self) -> Iterator[str]:
-        """Pieces of text; leaving the iteration stops the generation.
+        """Pieces of text, and with a tick an empty one whenever nothing came for that long.
 
         Raises:
             RequestError: if the service refuses the request; OverloadedError if it only has no room now.
             ServiceError: if the connection breaks before the end: what came so far is not the whole.
         """
         try:
+            began = False  # before the first token a request may wait in the queue for as long as it takes
+            silent_since = monotonic()
             while True:
-                match self._receive():
+                try:
+                    message = self._receive(self._tick or self._timeout)
+                except TimeoutError as error:
+                    if began and monotonic() - silent_since >= self._timeout:
+                        raise ServiceError(f"the service sent nothing for {self._timeout:g} seconds") from error
+                    if self._tick:
+                        yield ""
+                    continue
+                silent_since = monotonic()
+                match message:
                     case TokenMessage() as token:
+                        began = True
                         if token.text:
                             yield token.text
                     case Complete() as complete:
                         self.complete = complete
                         return
-                    case ErrorMessage() as error:
-                        raise _error(error)
+                    case ErrorMessage() as refusal:
+                        raise _error(refusal)
                     case Connected():
                         raise ServiceError("the service greeted twice; is it a Victorian service?")
         finally:
@@ -91,19 +114,22 @@ class Stream:
 
     def close(self) -> None:
         """Leave; the service stops generating."""
+        self.closed = True
         self._open.close()
 
     def _expect_connected(self) -> Connected:
-        message = self._receive()
+        try:
+            message = self._receive(self._timeout)
+        except TimeoutError as error:
+            raise ServiceError(f"the service sent no greeting for {self._timeout:g} seconds") from error
         if not isinstance(message, Connected):
             raise ServiceError(f"expected a greeting, got {message.type!r}; is it a Victorian service?")
         return message
 
-    def _receive(self) -> ServerMessage:
+    def _receive(self, seconds: float) -> ServerMessage:
+        """The next message; TimeoutError if none comes in time."""
         try:
-            return server_message.validate_json(self._socket.recv(self._timeout))
-        except TimeoutError as error:
-            raise ServiceError(f"the service sent nothing for {self._timeout:g} seconds") from error
+            return server_message.validate_json(self._socket.recv(seconds))
         except websockets.exceptions.ConnectionClosed as error:
             raise ServiceError(f"the connection broke before the end of the text: {error}") from error
         except ValidationError as error:
@@ -114,21 +140,40 @@ class Client:
     """A service at an address; by default VICTORIAN_URL, else this machine's port 8000."""
 
     def __init__(self, url: str | None = None, timeout: float = 60.0) -> None:
-        """`timeout` is how many seconds of silence are borne."""
+        """A client for the service at `url`.
+
+        Args:
+            timeout: seconds of silence that are borne once an answer has begun.
+
+        Raises:
+            ServiceError: if `url` is not an address.
+        """
         self.url = (url or service_url()).rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https"):
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise ServiceError(f"expected an address like http://127.0.0.1:8000, got {self.url!r}")
         self._timeout = timeout
         self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        self._streams: list[Stream] = []
 
-    def stream(self, prompt: str, parameters: SamplingParameters | None = None) -> Stream:
+    def stream(self, prompt: str, parameters: SamplingParameters | None = None, tick: float | None = None) -> Stream:
         """Begin a generation.
 
+        Args:
+            tick: seconds after which an empty piece is given where no text has come, so that a caller can look up.
+
         Raises:
+            RequestError: if the prompt cannot be sent.
             ServiceError: if no service answers.
         """
         address = "ws" + self.url.removeprefix("http") + "/v1/stream"
-        return Stream(address, prompt, parameters or SamplingParameters(), self._timeout)
+        stream = Stream(address, prompt, parameters or SamplingParameters(), self._timeout, tick)
+        self._streams = [open for open in self._streams if not open.closed] + [stream]
+        return stream
 
     def models(self) -> list[str]:
         """Names of the models that are served; ServiceError if no service answers."""
@@ -146,6 +191,9 @@ class Client:
             return False
 
     def close(self) -> None:
+        """End what is under way, and the connections."""
+        for stream in self._streams:
+            stream.close()
         self._http.close()
 
     def __enter__(self) -> "Client":

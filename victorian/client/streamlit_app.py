@@ -12,12 +12,16 @@ from time import perf_counter
 from typing import Any
 
 import streamlit as st
+from pydantic import ValidationError
 
 from victorian.client.client import Client
-from victorian.config import SamplingParameters, bounds
+from victorian.config import SamplingParameters, bounds, first_problem
 from victorian.errors import VictorianError
 
 OPENING = "It was a dark and stormy night"
+TICK_SECONDS = 0.2
+REDRAW_SECONDS = 0.05
+"""Each redraw sends the whole text to the browser; more of them would be seen by nobody."""
 
 
 def label(parameter: str) -> dict[str, Any]:
@@ -35,8 +39,8 @@ def slider(parameter: str, step: float) -> float:
     return chosen
 
 
-def chosen_parameters() -> SamplingParameters:
-    """The sliders, and what they are set to."""
+def chosen_parameters() -> SamplingParameters | None:
+    """The sliders, and what they are set to; None, and a word about it, where that cannot be."""
     with st.sidebar:
         st.header("How it writes")
         temperature = slider("temperature", 0.05)
@@ -48,26 +52,33 @@ def chosen_parameters() -> SamplingParameters:
         max_tokens = st.number_input(min_value=low, max_value=high, value=default, step=16, **label("max_tokens"))
         seed = st.number_input(min_value=0, value=None, step=1, placeholder="drawn", **label("seed"))
         stop = st.text_input(label="Stop at", key="stop", help="Texts that end the passage, separated by |")
-    return SamplingParameters(
-        temperature=temperature,
-        top_k=int(top_k),
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        max_tokens=int(max_tokens),
-        seed=None if seed is None else int(seed),
-        stop=tuple(text for text in stop.split("|") if text),
-    )
+    try:
+        return SamplingParameters(
+            temperature=temperature,
+            top_k=int(top_k),
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            max_tokens=int(max_tokens),
+            seed=None if seed is None else int(seed),
+            stop=tuple(text for text in stop.split("|") if text),
+        )
+    except ValidationError as error:
+        st.error(first_problem(error), icon=":material/error:")
+        return None
 
 
 def passage(client: Client, prompt: str, parameters: SamplingParameters) -> Generator[str, None, None]:
-    """The pieces of a passage, each kept in the session before it is shown; how it ended and how fast, at the end."""
+    """The pieces of a passage, each kept in the session before it is shown; how it ended and how fast, at the end.
+
+    Empty pieces come while there is nothing to show: Streamlit can end a run only when it touches the page.
+    """
     began = perf_counter()
     pieces = 0
-    stream = client.stream(prompt, parameters)
+    stream = client.stream(prompt, parameters, tick=TICK_SECONDS)
     try:
         for piece in stream:
             st.session_state.text += piece
-            pieces += 1
+            pieces += bool(piece)
             st.session_state.speed = pieces / max(perf_counter() - began, 1e-6)
             yield piece
     finally:  # also where the run is ended by a click on Stop
@@ -87,16 +98,19 @@ def main() -> None:
     parameters = chosen_parameters()
     prompt = st.text_area("Beginning", OPENING, key="prompt", help="The model goes on from here.", height=110)
     write_column, stop_column, _ = st.columns([1, 1, 4])
-    write = write_column.button("Write", type="primary", key="write", width="stretch")
+    write = write_column.button("Write", type="primary", key="write", width="stretch", disabled=parameters is None)
     stop_column.button("Stop", key="halt", width="stretch", help="Keeps what has been written.")
     place = st.container(border=True).empty()
     place.caption("Nothing is written yet.")
-    if write:
+    if write and parameters:
+        drawn = 0.0
         st.session_state.update(text="", written_prompt=prompt, speed=None, reason=None)
         try:
             with Client() as client, closing(passage(client, prompt, parameters)) as pieces:
                 for _ in pieces:
-                    place.html(as_prose(prompt, st.session_state.text))
+                    if perf_counter() - drawn >= REDRAW_SECONDS:
+                        drawn = perf_counter()
+                        place.html(as_prose(prompt, st.session_state.text))
         except VictorianError as error:
             st.error(str(error), icon=":material/error:")
     if st.session_state.text:

@@ -14,8 +14,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
 
-import torch
-
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device, use_threads
 from victorian.engine.request import Completed, Deliver, Event, Failed, FinishReason, Request, TokenEvent
@@ -37,6 +35,7 @@ class Engine:
         self.encoding = encoding
         self.context = model.config.context
         self._config = config
+        use_threads(config.threads)  # refused here, where the caller hears of it
         device = pick_device()
         self._runner = Runner(model, config, encoding.size, device)
         self._sampler = Sampler(config.max_running, encoding.size, device)
@@ -59,7 +58,8 @@ class Engine:
         ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
         ids = ids or [self.encoding.end_of_text]
         if len(ids) > self.context:
-            raise RequestError(f"the prompt has {len(ids)} tokens, the model sees {self.context}: shorten it", "prompt")
+            message = f"the prompt has {len(ids)} tokens, the model sees {self.context}: shorten it"
+            raise RequestError(message, "prompt", code="context_length_exceeded")
         if not all(0 <= i < self.encoding.size for i in ids):
             raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "prompt")
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
@@ -91,20 +91,34 @@ class Engine:
                 self._wake.notify()
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The events of a request, for callers with a thread. Leaving the iteration cancels the request."""
+        """Submit a request; its events, for callers with a thread. Leaving the iteration cancels the request.
+
+        Raises:
+            As `submit` does, at once and not only when the iteration begins.
+        """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.submit(request, events.put)
-        try:
-            while True:
-                event = events.get()
-                yield event
-                if not isinstance(event, TokenEvent):
-                    return
-        finally:
-            self.cancel(request.id)
 
-    async def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
-        """The events of a request, for callers with an event loop. Leaving the iteration cancels the request."""
+        def iterate() -> Iterator[Event]:
+            try:
+                while True:
+                    event = events.get()
+                    yield event
+                    if not isinstance(event, TokenEvent):
+                        return
+            finally:
+                self.cancel(request.id)
+
+        return iterate()
+
+    def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Submit a request; its events, for callers with an event loop. Leaving the iteration cancels the request.
+
+        An iteration that never begins cannot be left: whoever drops it must `cancel`.
+
+        Raises:
+            As `submit` does, at once and not only when the iteration begins.
+        """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -113,14 +127,18 @@ class Engine:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         self.submit(request, deliver)
-        try:
-            while True:
-                event = await events.get()
-                yield event
-                if not isinstance(event, TokenEvent):
-                    return
-        finally:
-            self.cancel(request.id)
+
+        async def iterate() -> AsyncGenerator[Event, None]:
+            try:
+                while True:
+                    event = await events.get()
+                    yield event
+                    if not isinstance(event, TokenEvent):
+                        return
+            finally:
+                self.cancel(request.id)
+
+        return iterate()
 
     @property
     def healthy(self) -> bool:
@@ -166,13 +184,12 @@ class Engine:
         """Note a token, tell the caller, and end the request if this was its last."""
         if sequence.cancelled:
             return self._leave(sequence, "cancelled")
+        if token == self.encoding.end_of_text:  # not part of the text, and not counted
+            if tail := sequence.text.flush():
+                self._deliver(sequence, TokenEvent(sequence.generated, token, tail))
+            return self._leave(sequence, "stop")
         if sequence.first_token is None:
             sequence.first_token = time.perf_counter()
-        if token == self.encoding.end_of_text:
-            if tail := sequence.text.flush():
-                sequence.tokens.append(token)
-                sequence.deliver(TokenEvent(sequence.generated - 1, token, tail))
-            return self._leave(sequence, "stop")
         sequence.tokens.append(token)
         text = sequence.text.push(token)
         reason: FinishReason | None = None
@@ -181,7 +198,7 @@ class Engine:
         elif sequence.generated >= sequence.request.sampling.max_tokens:
             reason = "length"
             text += sequence.text.flush()
-        sequence.deliver(TokenEvent(sequence.generated - 1, token, text))
+        self._deliver(sequence, TokenEvent(sequence.generated - 1, token, text))
         return self._leave(sequence, reason) if reason else None
 
     def _leave(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -198,13 +215,20 @@ class Engine:
         first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
         with self._wake:
             self._sequences.pop(sequence.request.id, None)
-        sequence.deliver(
-            Completed(reason, len(sequence.request.prompt), sequence.generated, first, now - sequence.submitted)
-        )
+        prompt_tokens = len(sequence.request.prompt)
+        self._deliver(sequence, Completed(reason, prompt_tokens, sequence.generated, first, now - sequence.submitted))
+
+    def _deliver(self, sequence: Sequence, event: Event) -> None:
+        """Tell the caller; one whose callback fails is cancelled, and nobody else hears of it."""
+        try:
+            sequence.deliver(event)
+        except Exception:
+            logger.exception("the callback of request %s failed", sequence.request.id)
+            sequence.cancelled = True
 
     def _work(self) -> None:
-        use_threads(self._config.threads)
         try:
+            use_threads(self._config.threads)  # a setting of each thread
             while True:
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing or self._scheduler.has_work())
@@ -221,7 +245,7 @@ class Engine:
             left = list(self._sequences.values())
             self._sequences.clear()
         for sequence in left:
-            sequence.deliver(Failed(message))
+            self._deliver(sequence, Failed(message))
 
 
 def complete(engine: Engine, request: Request) -> tuple[str, Completed]:
@@ -240,5 +264,4 @@ def complete(engine: Engine, request: Request) -> tuple[str, Completed]:
 
 def warm_up(engine: Engine) -> None:
     """Generate one token, so that the first reader does not pay for first-time allocations."""
-    with torch.inference_mode():
-        complete(engine, engine.request([], SamplingParameters(max_tokens=1)))
+    complete(engine, engine.request([], SamplingParameters(max_tokens=1)))

@@ -25,7 +25,7 @@ class Runner:
         """Logits for the token after each running row's last: float32 (rows, tokens), padding rows left out."""
         for fill in plan.fills:
             ids = torch.tensor([fill.tokens], device=self._device)
-            self._model.hidden(ids, self._cache.extend(fill.row, fill.start, len(fill.tokens)))
+            self._model.hidden(ids, self._cache.extend(fill.row, 0, len(fill.tokens)))
         last = torch.tensor([[sequence.tokens[-1]] for sequence in plan.running], device=self._device)
         hidden = self._model.hidden(last, self._cache.append([sequence.cached for sequence in plan.running]))
         for sequence in plan.running:

@@ -1,7 +1,7 @@
 """Draws the next token of every running request, each with its own parameters.
 
 In this order: the repetition penalty, temperature, top-k, top-p, then a draw by inverse transform. The uniform number
-behind a draw is a function of the request's seed and the position alone, so neighbours never change a text.
+behind a draw is a function of the request's seed and the position alone, and so is the order among equal logits.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from victorian.config import bounds
 from victorian.engine.scheduler import Sequence
+
+MOST_TOP_K = int(bounds("top_k")[1])
 
 
 def uniform(seed: int, position: int) -> float:
@@ -96,10 +99,18 @@ class Sampler:
         rows = len(running)
         logits = penalize_repetition(logits, self._seen[:rows], column([p.repetition_penalty for p in parameters]))
         logits = logits / column([p.temperature for p in parameters])
-        top_k = [p.top_k or self._tokens for p in parameters]
-        values, tokens = logits.topk(min(max(top_k), self._tokens), dim=-1)
-        probabilities = filter_sorted(values, column(top_k, torch.int64), column([p.top_p for p in parameters]))
+        top_k = column([p.top_k or self._tokens for p in parameters], torch.int64)
+        top_p = column([p.top_p for p in parameters])
         uniforms = column([uniform(s.request.seed, len(s.tokens)) for s in running], torch.float64)
-        chosen = tokens.gather(1, draw(probabilities, uniforms)[:, None])
+        chosen = torch.empty((rows, 1), dtype=torch.int64, device=self._device)
+        few = [row for row, p in enumerate(parameters) if p.top_k]
+        every = [row for row, p in enumerate(parameters) if not p.top_k]
+        # Most rows need their likeliest tokens alone, at a fraction of a sort's cost. How many are taken does not
+        # depend on the neighbours: equal logits would come in another order.
+        for group, candidates in ((few, min(MOST_TOP_K, self._tokens)), (every, self._tokens)):
+            if group:
+                values, tokens = logits[group].topk(candidates, dim=-1)
+                drawn = draw(filter_sorted(values, top_k[group], top_p[group]), uniforms[group])
+                chosen[group] = tokens.gather(1, drawn[:, None])
         self._seen[:rows].scatter_(1, chosen, True)
         return [int(token) for token in chosen.squeeze(1).tolist()]

@@ -1,7 +1,7 @@
 """Who runs in the next step, and in which row of the cache. Knows no torch.
 
-First come, first served. At most one request joins in a step, so that a prompt never holds up the running ones by
-more than itself; all running requests then advance by one token together. Rows in use are 0 to n-1: when a request
+First come, first served. At most one request joins in a step, so that prompts hold the running ones up one at a time;
+all running requests then advance by one token together. Rows in use are 0 to n-1: when a request
 leaves, the last row moves into its place.
 """
 
@@ -55,10 +55,9 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Fill:
-    """Tokens to put into the cache of a row before the step."""
+    """Tokens to put into the cache of a row, from its beginning, before the step."""
 
     row: int
-    start: int
     tokens: list[int]
 
 
@@ -118,10 +117,10 @@ class Scheduler:
         fills = []
         for row, sequence in enumerate(self.running):
             sequence.slide()
-            window = sequence.window
-            if len(window) - sequence.cached > 1:  # the last token is the one that the step itself reads
-                fills.append(Fill(row, sequence.cached, window[sequence.cached : -1]))
-                sequence.cached = len(window) - 1
+            prefix = sequence.window[:-1]  # the last token is the one that the step itself reads
+            if not sequence.cached and prefix:
+                fills.append(Fill(row, prefix))
+                sequence.cached = len(prefix)
         return Plan(joined, fills, list(self.running))
 
     def finish(self, sequence: Sequence) -> Move | None:

@@ -60,9 +60,9 @@ class CacheView:
         self._length = length
         self.positions = positions
         self._row_index = torch.arange(rows.start, rows.stop, device=positions.device)[:, None]
-        self._prompt = positions.shape[1] == length  # one row from its beginning: causal attention needs no mask
+        self._fresh = positions.shape[1] == length  # nothing cached is read, so causal attention needs no mask
         self.mask: torch.Tensor | None = None
-        if not self._prompt:
+        if not self._fresh:
             hidden = torch.arange(length, device=positions.device) > positions[:, :, None]
             mask = torch.zeros(hidden.shape, dtype=cache.keys.dtype, device=positions.device)
             self.mask = mask.masked_fill_(hidden, float("-inf"))[:, None]
@@ -72,7 +72,7 @@ class CacheView:
         for cached, new in ((self._cache.keys[layer], keys), (self._cache.values[layer], values)):
             # Advanced indexing puts rows and time first: (rows, time, heads, head_dim).
             cached[self._row_index, :, self.positions] = new.transpose(1, 2).to(cached.dtype)
-        if self._prompt:
+        if self._fresh:
             return keys, values
         read = (self._rows, slice(None), slice(0, self._length))
         return self._cache.keys[layer][read], self._cache.values[layer][read]

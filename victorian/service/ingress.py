@@ -3,10 +3,12 @@
 It is given an engine and answers with it; where the process runs and who routes to it is not known here.
 """
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, WebSocket
@@ -17,10 +19,11 @@ from starlette.exceptions import HTTPException
 
 from victorian.config import first_problem
 from victorian.engine.engine import Engine
-from victorian.engine.request import Completed, Failed, TokenEvent
+from victorian.engine.request import Completed, Event, Failed, TokenEvent
 from victorian.engine.request import Request as EngineRequest
 from victorian.errors import OverloadedError, RequestError, ServiceError
 from victorian.service.protocol import (
+    MAX_MESSAGE_BYTES,
     Choice,
     Completion,
     CompletionRequest,
@@ -46,7 +49,7 @@ class Served:
 
 def create_app(served: Served) -> FastAPI:
     """The application for one model."""
-    app = FastAPI(title="Victorian", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
     engine = served.engine
     card = ModelCard(id=served.name, created=served.created)
     _answer_errors(app)
@@ -73,16 +76,19 @@ def create_app(served: Served) -> FastAPI:
         return card
 
     @app.post("/v1/completions", response_model=Completion, responses={400: {"model": ErrorBody}})
-    async def completions(body: CompletionRequest) -> Response | Completion:
+    async def completions(body: CompletionRequest, http: Request) -> Response | Completion:
         _check_model(body.model, served.name)
         request = engine.request(body.prompt, body.sampling(), f"cmpl-{uuid.uuid4().hex}")
+        events = _until_client_leaves(http, engine, request)
+        first = await anext(events)
+        if isinstance(first, Failed):
+            raise ServiceError(first.message)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            events = _server_sent_events(served, request, with_usage)
-            first = await anext(events)  # a full queue is answered with a status, not in the stream
-            return StreamingResponse(_after(first, events), media_type="text/event-stream")
+            chunks = _server_sent_events(served, request.id, _after(first, events), with_usage)
+            return StreamingResponse(chunks, media_type="text/event-stream")
         text: list[str] = []
-        async for event in engine.stream_async(request):
+        async for event in _after(first, events):
             match event:
                 case TokenEvent():
                     text.append(event.text)
@@ -99,26 +105,48 @@ def create_app(served: Served) -> FastAPI:
     return app
 
 
-async def _server_sent_events(served: Served, request: EngineRequest, with_usage: bool) -> AsyncIterator[str]:
+async def _until_client_leaves(http: Request, engine: Engine, request: EngineRequest) -> AsyncGenerator[Event, None]:
+    """Submit a request; its events. A client that leaves, in the queue or later, cancels it."""
+
+    async def watch() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+        engine.cancel(request.id)
+
+    events = engine.stream_async(request)
+    watching = asyncio.create_task(watch())
+    try:
+        async with aclosing(events):
+            async for event in events:
+                yield event
+    finally:
+        watching.cancel()
+
+
+async def _after(first: Event, rest: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async with aclosing(rest):
+        yield first
+        async for event in rest:
+            yield event
+
+
+async def _server_sent_events(
+    served: Served, request_id: str, events: AsyncGenerator[Event, None], with_usage: bool
+) -> AsyncGenerator[str, None]:
     """OpenAI's stream: chunks of text, one with the reason it ended, the usage if asked for, and `[DONE]`."""
-    async for event in served.engine.stream_async(request):
-        match event:
-            case TokenEvent():
-                yield _event(_completion(served, request.id, event.text, None))
-            case Completed():
-                yield _event(_completion(served, request.id, "", event.reason))
-                if with_usage:
-                    last = _completion(served, request.id, "", None, _usage(event))
-                    yield _event(last.model_copy(update={"choices": []}))
-                yield "data: [DONE]\n\n"
-            case Failed():
-                yield f"data: {json.dumps(error_body(event.message, 'server_error'))}\n\n"
-
-
-async def _after(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield first
-    async for item in rest:
-        yield item
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case TokenEvent():
+                    yield _event(_completion(served, request_id, event.text, None))
+                case Completed():
+                    yield _event(_completion(served, request_id, "", event.reason))
+                    if with_usage:
+                        last = _completion(served, request_id, "", None, _usage(event))
+                        yield _event(last.model_copy(update={"choices": []}))
+                    yield "data: [DONE]\n\n"
+                case Failed():
+                    yield f"data: {json.dumps(error_body(event.message, 'server_error'))}\n\n"
 
 
 def _event(chunk: Completion) -> str:
@@ -138,7 +166,8 @@ def _usage(event: Completed) -> Usage:
 
 def _check_model(asked: str | None, served: str) -> None:
     if asked is not None and asked != served:
-        raise HTTPException(404, f"no model is called {asked!r}; this service has {served!r}")
+        message = f"no model is called {asked!r}; this service has {served!r}"
+        raise RequestError(message, "model", code="model_not_found")
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -169,8 +198,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> JSONResponse:
-        code = "context_length_exceeded" if error.parameter == "prompt" else None
-        return answer(400, str(error), "invalid_request_error", error.parameter, code)
+        status = 404 if error.code == "model_not_found" else 400
+        return answer(status, str(error), "invalid_request_error", error.parameter, error.code)
 
     @app.exception_handler(ServiceError)
     async def broken(_: Request, error: ServiceError) -> JSONResponse:
@@ -178,5 +207,5 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused_by_route(_: Request, error: HTTPException) -> JSONResponse:
-        code = "model_not_found" if error.status_code == 404 and "model" in error.detail else None
-        return answer(error.status_code, error.detail, "invalid_request_error", code=code)
+        body = error_body(error.detail, "invalid_request_error")
+        return JSONResponse(body, error.status_code, dict(error.headers or {}))

@@ -6,7 +6,7 @@ and `repetition_penalty`. Over the WebSocket: JSON messages told apart by `type`
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from victorian.config import SamplingParameters, Section
 
@@ -16,8 +16,11 @@ MAX_PROMPT_TOKENS = 65_536
 MAX_GENERATIONS_PER_SOCKET = 8
 
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_PROMPT_TOKENS)]
-Prompt = Text | TokenIds
+TokenIds = Annotated[list[Annotated[int, Field(strict=True)]], Field(max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
+Prompt = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[TokenIds, Tag("ids")],
+    Discriminator(lambda value: "ids" if isinstance(value, list) else "text"),
+]
 GenerationId = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -27,6 +30,8 @@ GenerationId = Annotated[str, Field(min_length=1, max_length=100)]
 class StreamOptions(Section):
     include_usage: bool = False
     """Whether a last chunk without choices tells the usage."""
+    include_obfuscation: bool = False
+    """Accepted and without effect: there is nothing to obfuscate."""
 
 
 class CompletionRequest(SamplingParameters):
@@ -50,6 +55,21 @@ class CompletionRequest(SamplingParameters):
     presence_penalty: float = Field(0, ge=0, le=0)
     frequency_penalty: float = Field(0, ge=0, le=0)
     user: str | None = Field(None, max_length=500)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, value: Any) -> Any:
+        """null is OpenAI's way to say nothing, and so are an empty bias and suffix; one prompt may come in a list."""
+        if not isinstance(value, dict):
+            return value
+        said = {name: item for name, item in value.items() if item is not None}
+        for name, nothing in (("logit_bias", {}), ("suffix", "")):
+            if name in said and said[name] == nothing:
+                del said[name]
+        match said.get("prompt"):
+            case [str() | list() as only]:
+                said["prompt"] = only
+        return said
 
     def sampling(self) -> SamplingParameters:
         """How to draw, validated as everywhere else."""

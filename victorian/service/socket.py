@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
 from fastapi import WebSocket, WebSocketDisconnect
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from victorian.config import Section, bounds, first_problem
 from victorian.engine.engine import Engine
-from victorian.engine.request import Completed, Failed, TokenEvent
+from victorian.engine.request import Completed, Event, Failed, TokenEvent
 from victorian.errors import OverloadedError, RequestError, VictorianError
 from victorian.service.protocol import (
     MAX_GENERATIONS_PER_SOCKET,
@@ -25,6 +26,7 @@ from victorian.service.protocol import (
     Connected,
     ErrorMessage,
     Generate,
+    GenerationId,
     Limits,
     Timings,
     TokenMessage,
@@ -68,6 +70,8 @@ class Conversation:
             return
         finally:
             tasks = list(self._generations.values())
+            for name in self._generations:  # a task that has not begun would not cancel its request
+                self._engine.cancel(self._name(name))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -76,7 +80,7 @@ class Conversation:
         try:
             message = client_message.validate_json(data)
         except ValidationError as error:
-            await self._send(ErrorMessage(code="invalid_message", message=first_problem(error), id=_id_in(data)))
+            await self._send(ErrorMessage(code="invalid_message", message=first_problem(error), id=self._id_in(data)))
             return
         match message:
             case Generate():
@@ -92,15 +96,24 @@ class Conversation:
             problem = f"{MAX_GENERATIONS_PER_SOCKET} generations are under way on this socket, which is the limit"
             await self._send(ErrorMessage(code="overloaded", message=problem, id=message.id))
         else:
-            task = asyncio.create_task(self._generate(message))
-            self._generations[message.id] = task
-            task.add_done_callback(lambda _: self._generations.pop(message.id, None))
+            try:  # submitted here and not in the task, so that a cancel which follows at once finds it
+                request = self._engine.request(message.prompt, message.parameters, self._name(message.id))
+                events = self._engine.stream_async(request)
+            except OverloadedError as error:
+                await self._send(ErrorMessage(code="overloaded", message=str(error), id=message.id))
+            except RequestError as error:
+                await self._send(ErrorMessage(code="invalid_request", message=str(error), id=message.id))
+            except VictorianError as error:
+                await self._send(ErrorMessage(code="internal_error", message=str(error), id=message.id))
+            else:
+                task = asyncio.create_task(self._generate(message, events))
+                self._generations[message.id] = task
+                task.add_done_callback(lambda _: self._generations.pop(message.id, None))
 
-    async def _generate(self, message: Generate) -> None:
-        """Send a generation's tokens and its end, or the error that ended it."""
+    async def _generate(self, message: Generate, stream: AsyncGenerator[Event, None]) -> None:
+        """Send a generation's tokens and its end."""
         try:
-            request = self._engine.request(message.prompt, message.parameters, self._name(message.id))
-            async with contextlib.aclosing(self._engine.stream_async(request)) as events:
+            async with contextlib.aclosing(stream) as events:
                 async for event in events:
                     match event:
                         case TokenEvent():
@@ -109,18 +122,20 @@ class Conversation:
                             await self._send(_complete(message.id, event))
                         case Failed():
                             await self._send(ErrorMessage(code="internal_error", message=event.message, id=message.id))
-        except OverloadedError as error:
-            await self._send(ErrorMessage(code="overloaded", message=str(error), id=message.id))
-        except RequestError as error:
-            await self._send(ErrorMessage(code="invalid_request", message=str(error), id=message.id))
-        except VictorianError as error:
-            await self._send(ErrorMessage(code="internal_error", message=str(error), id=message.id))
         except (WebSocketDisconnect, RuntimeError):
             return  # the client has left between two tokens; leaving the stream has cancelled the request
 
     async def _send(self, message: Section) -> None:
         async with self._sending:
             await self._socket.send_text(message.model_dump_json())
+
+    def _id_in(self, data: bytes) -> str | None:
+        """The id of the generation that a refused message began, if it had a usable one that is not another's."""
+        try:
+            found = TypeAdapter(GenerationId).validate_python(json.loads(data)["id"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return None if found in self._generations else found
 
     def _name(self, generation: str) -> str:
         """The engine's id for a client's: two sockets may use the same."""
@@ -145,13 +160,7 @@ def _complete(generation: str, event: Completed) -> Complete:
 def _same_origin(socket: WebSocket) -> bool:
     """Browsers send the page's origin and let any page open a socket anywhere; other clients send none."""
     origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
-
-
-def _id_in(data: bytes) -> str | None:
-    """The id of the generation that a refused message was about, if it had a usable one."""
     try:
-        found = json.loads(data)["id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return found[:100] or None if isinstance(found, str) else None
+        return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+    except ValueError:
+        return False
