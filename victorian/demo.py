@@ -21,6 +21,7 @@ from victorian.artifact import artifact_uri
 from victorian.client import Client
 from victorian.cluster.session import session
 from victorian.config import Recipe, SamplingParameters, ServiceConfig
+from victorian.corpus.book import BookReference
 from victorian.corpus.sources import SAMPLE, find_books, fingerprint
 from victorian.errors import ServiceError
 from victorian.reports.loss_chart import draw_losses
@@ -43,9 +44,11 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
     stages = Stages(console)
     for wanted in [port] if once else [port, app_port]:
         require_free_port(HOST, wanted)
+    books = find_books(corpus)
+    stages.done("corpus", f"{len(books)} books" + (" of our own pastiche" if corpus == SAMPLE else ""))
     with terminating_like_interrupt(), session():
         stages.done("Ray", "a cluster on this machine")
-        artifact = train_on_corpus(corpus, recipe, output, stages)
+        artifact = train_on_corpus(corpus, books, recipe, output, stages)
         from victorian.cluster import serve
 
         serve.start(ServiceConfig(artifact=artifact), HOST, port)
@@ -64,15 +67,12 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
             wait_for_interrupt()
 
 
-def train_on_corpus(corpus: str, recipe: Recipe, output: str, stages: "Stages") -> str:
+def train_on_corpus(corpus: str, books: list[BookReference], recipe: Recipe, output: str, stages: "Stages") -> str:
     """Corpus to artifact; returns the artifact."""
     from victorian.cluster.prepare import prepare
     from victorian.cluster.train import train_run
 
-    books = find_books(corpus)
     name = re.sub(r"[^a-z0-9]+", "-", Path(corpus).name.lower()).strip("-") or SAMPLE
-    stages.done("corpus", f"{len(books)} books" + (" of our own pastiche" if corpus == SAMPLE else ""))
-
     # Names carry a hash of what the result depends on: another corpus or recipe never meets an old folder.
     data = f"{output}/data/{name}-{sha256((fingerprint(books) + recipe.tokens.model_dump_json()).encode())[:8]}"
     with live_line(stages.console, "tokens") as show:

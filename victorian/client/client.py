@@ -32,6 +32,8 @@ from victorian.service.protocol import (
 )
 
 OPEN_SECONDS = 10.0
+CLOSE_SECONDS = 1.0
+"""A service that is still sending hears of a close only when its messages are read: do not wait for its goodbye."""
 
 
 class Stream:
@@ -59,7 +61,9 @@ class Stream:
         self._open = ExitStack()
         try:
             # Prompts and texts are small; compressing a message a token costs more than it saves.
-            connecting = websockets.sync.client.connect(url, open_timeout=OPEN_SECONDS, compression=None)
+            connecting = websockets.sync.client.connect(
+                url, open_timeout=OPEN_SECONDS, close_timeout=CLOSE_SECONDS, compression=None
+            )
             self._socket = self._open.enter_context(connecting)
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
             raise ServiceError(f"no service answers at {url}: {error or 'timed out'}; is it running?") from error

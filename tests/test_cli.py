@@ -1,0 +1,158 @@
+"""The command line: help with defaults and units, one line for a user's mistake, the verbs that need no cluster."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.running_service import Service
+
+VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "app", "ask", "recipe"]
+
+
+def victorian(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "victorian"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def mistake(*arguments: str, cwd: Path | None = None) -> str:
+    """What a command that must fail for a reason of the user's says."""
+    done = victorian(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("victorian: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_defaults(verb: str) -> None:
+    done = victorian(verb, "--help")
+    assert done.returncode == 0
+    assert f"victorian {verb}" in done.stdout
+    assert "(default: " in done.stdout
+
+
+def test_help_gives_units_and_the_recipes_own_defaults() -> None:
+    tiny, large = (victorian("train", "--recipe", name, "--help").stdout for name in ("tiny", "gpt2-124m"))
+    assert "Tokens of one optimizer step over all workers. (default: 524288)" in " ".join(
+        large.replace("│", "").split()
+    )
+    assert "(default: 4096)" in tiny
+    assert "in tokens" in " ".join(tiny.replace("│", "").split())
+
+
+def test_without_a_verb_the_verbs_are_listed() -> None:
+    done = victorian()
+    assert done.returncode == 0
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_recipe_prints_what_would_be_run() -> None:
+    printed = json.loads(victorian("recipe", "gpt2-124m", "--model.layers", "3", "--training.seed=5").stdout)
+    assert (printed["name"], printed["model"]["layers"], printed["training"]["seed"]) == ("gpt2-124m", 3, 5)
+    assert printed["training"]["tokens_per_step"] == 524_288
+    assert json.loads(victorian("recipe").stdout)["name"] == "tiny"
+
+
+@pytest.mark.parametrize(("flag", "other"), [("steps", "seconds"), ("seconds", "steps")])
+def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str) -> None:
+    for name in ("tiny", "gpt2-124m"):
+        training = json.loads(victorian("recipe", name, f"--training.{flag}", "7").stdout)["training"]
+        assert (training[flag], training[other]) == (7, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["recipe", "huge"], "no recipe is called 'huge'; there are tiny, small, gpt2-124m"),
+        (["train", "--recipe", "huge"], "no recipe is called 'huge'"),
+        (["recipe", "--model.heads", "7"], "256 channels cannot be shared by 7 heads"),
+        (["recipe", "--model.dropout", "1.5"], "less than 1"),
+        (["recipe", "--nonsense"], "Unrecognized options: --nonsense"),
+        (["recipe", "--model.layers", "many"], "invalid literal for int"),
+        (["sing"], "Unrecognized options: sing"),
+        (["prepare", "sample"], "--output"),
+        (["generate", "--temperature", "9"], "--temperature: Input should be less than or equal to 2, got 9.0"),
+        (["generate", "--artifact", "nowhere"], "no trained model in nowhere"),
+        (["evaluate", "nowhere", "--data", "x"], "no trained model in nowhere"),
+        (["serve", "--artifact", "nowhere"], "no trained model in nowhere"),
+        (["ask", "--url", "localhost"], "expected an address like"),
+        (["ask", "--url", "http://127.0.0.1:9"], "no service answers at"),
+        (["demo", "--corpus", "nowhere", "--port", "0"], "no corpus at 'nowhere'"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments: list[str], reason: str, tmp_path: Path) -> None:
+    assert reason in mistake(*arguments, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ports_in_use_are_told_before_anything_starts(service: Service, toy_artifact: Path, tmp_path: Path) -> None:
+    port = service.url.rpartition(":")[2]
+    for arguments in (["serve", "--artifact", str(toy_artifact)], ["demo"], ["app"]):
+        assert f"port {port} of 127.0.0.1 is taken" in mistake(*arguments, "--port", port, cwd=tmp_path)
+    assert "is taken" in mistake("demo", "--app-port", port, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_continues_a_text_without_a_service(toy_artifact: Path) -> None:
+    arguments = ["generate", "It was", "--artifact", str(toy_artifact), "--max-tokens", "20", "--seed", "3"]
+    first, second = (victorian(*arguments) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("It was")
+    assert len(first.stdout) > 20
+    assert "the model sees 64" in mistake("generate", "word " * 100, "--artifact", str(toy_artifact))
+
+
+def test_generate_says_that_an_artifact_is_damaged(toy_artifact: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
+    (copy / "model.safetensors").write_bytes(b"cut")
+    assert "model.safetensors is damaged" in mistake("generate", "x", "--artifact", str(copy))
+
+
+def test_ask_streams_to_the_terminal(service: Service, toy_artifact: Path) -> None:
+    arguments = ["--max-tokens", "20", "--seed", "3"]
+    done = victorian("ask", "It was", "--url", service.url, *arguments)
+    assert done.returncode == 0, done.stderr
+    generated = victorian("generate", "It was", "--artifact", str(toy_artifact), *arguments)
+    assert "It was" + done.stdout == generated.stdout
+
+
+def test_ask_can_be_piped_into_something_that_stops_reading(service: Service) -> None:
+    bin_folder = Path(sys.executable).parent
+    command = f"{bin_folder}/victorian ask It --url {service.url} --max-tokens 2000 | head -c 50"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout) == 50
+    assert service.idle()
+
+
+def test_a_job_refuses_relative_paths() -> None:
+    from victorian.cli import refuse_relative_paths
+    from victorian.errors import ConfigError
+
+    refuse_relative_paths(["sample", "--output", "/x", "--data=s3://bucket/y"])
+    for arguments in (["--output", "x"], ["--data=x"], ["--run", "./x"]):
+        with pytest.raises(ConfigError, match="give an absolute path"):
+            refuse_relative_paths(arguments)
+
+
+def test_ctrl_c_during_ask_ends_the_generation(service: Service, free_port: Callable[[], int]) -> None:
+    import signal
+
+    bin_folder = Path(sys.executable).parent
+    command = [f"{bin_folder}/victorian", "ask", "It", "--url", service.url, "--max-tokens", "30000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert complaint == b""
+    assert service.idle()
