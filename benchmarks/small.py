@@ -49,7 +49,7 @@ def report(record: TrainingRecord, evaluation: Evaluation, passage: str) -> None
     print_row("test tokens scored", f"{evaluation.tokens:,}")
     sampling = f"temperature {PASSAGE.temperature}, top-k {PASSAGE.top_k}, top-p {PASSAGE.top_p}, seed {PASSAGE.seed}"
     print(f"\nA passage ({sampling}):\n")
-    print("\n".join(f"> {line}".rstrip() for line in passage.strip().splitlines()))
+    print(f"```text\n{passage.strip()}\n```")
 
 
 def main(corpus: str, output: Path, seconds: float = 3_600) -> None:

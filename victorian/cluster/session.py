@@ -7,7 +7,9 @@ with it every process it began. Token authentication is always on: Ray's own por
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,7 @@ def session() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -82,6 +85,8 @@ def session() -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and aborts
         yield
     finally:
         ray.shutdown()

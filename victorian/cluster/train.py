@@ -109,7 +109,7 @@ def train_run(
     """Train a recipe on a data set into a run folder, go on with it, or find that it is done. Needs a Ray session.
 
     Args:
-        watch: called from another thread with the latest step, about twice a second.
+        watch: called with the latest step, about twice a second.
 
     Raises:
         DataError: if the data set is missing, damaged, or of another encoding.
@@ -142,8 +142,8 @@ def train_run(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _watching(metrics, watch), own_errors():
-        trainer.fit()
+    with own_errors():
+        _fit(trainer, lambda: _tell(metrics, watch))
     return TrainResult(target, read_record(target), read_records(metrics), reused=False)
 
 
@@ -164,26 +164,29 @@ def _check_run(storage: Storage, recipe: Recipe, run: str) -> None:
         raise TrainingError(f"{run} holds a run of another recipe ({'; '.join(changed)}): give this one another name")
 
 
-@contextmanager
-def _watching(metrics: Path, watch: Callable[[StepRecord], None]) -> Iterator[None]:
-    """Tell `watch` of the latest step while the context lasts: workers write the file, Ray's reports are too slow."""
-    done = threading.Event()
+def _fit(trainer: ray.train.torch.TorchTrainer, meanwhile: Callable[[], None]) -> None:
+    """Run the trainer, and call `meanwhile` now and then.
 
-    def poll() -> None:
-        told = -1
-        while True:
-            ended = done.wait(WATCH_SECONDS)
-            records = read_records(metrics)
-            if records and records[-1].step != told:
-                told = records[-1].step
-                watch(records[-1])
-            if ended:
-                return
+    `fit` runs in a thread of its own: in the main one it would take Ctrl-C for itself, and never give it back.
+    """
+    failures: list[BaseException] = []
 
-    thread = threading.Thread(target=poll, name="watch", daemon=True)
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # raised again below, in the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, name="fit", daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    while thread.is_alive():
+        thread.join(WATCH_SECONDS)
+        meanwhile()
+    if failures:
+        raise failures[0]
+
+
+def _tell(metrics: Path, watch: Callable[[StepRecord], None]) -> None:
+    """Tell `watch` of the latest step: the workers write it to a file, since Ray's reports are too slow for it."""
+    if records := read_records(metrics):
+        watch(records[-1])
