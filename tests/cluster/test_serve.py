@@ -114,6 +114,10 @@ class TestPage:
         monkeypatch.setenv("VICTORIAN_URL", url)
         return AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()
 
+    def test_the_page_says_nothing_that_was_not_meant_for_it(self, page: AppTest) -> None:
+        assert [m.value for m in page.markdown] == []
+        assert [c.value for c in page.caption] == ["Nothing is written yet."]
+
     def test_every_parameter_has_a_widget_with_its_range_and_default(self, page: AppTest) -> None:
         assert not page.exception
         ranges = {s.key: (s.min, s.max, s.value) for s in page.slider}

@@ -5,6 +5,7 @@ has come so far is therefore kept in the session while it comes, and ending the 
 stops the service from generating.
 """
 
+import re
 from collections.abc import Generator
 from contextlib import closing
 from html import escape
@@ -20,8 +21,9 @@ from victorian.errors import VictorianError
 
 OPENING = "It was a dark and stormy night"
 TICK_SECONDS = 0.2
+# Each redraw sends the whole text to the browser; more of them would be seen by nobody.
 REDRAW_SECONDS = 0.05
-"""Each redraw sends the whole text to the browser; more of them would be seen by nobody."""
+# (Comments and no docstrings under constants here: Streamlit writes lone strings onto the page.)
 
 
 def label(parameter: str) -> dict[str, Any]:
@@ -123,9 +125,14 @@ def main() -> None:
 
 
 def as_prose(prompt: str, text: str) -> str:
-    """Prompt and continuation as HTML that shows them to the letter: nothing in them is read as markup."""
+    """Prompt and continuation as HTML, in which nothing of theirs is read as markup.
+
+    Single line breaks are the printer's, learned from books wrapped at 72 columns, and are shown as spaces.
+    """
     style = "white-space: pre-wrap; font-family: Georgia, serif; font-size: 1.1rem; line-height: 1.6"
-    return f'<div style="{style}"><span style="opacity: 0.6">{escape(prompt)}</span>{escape(text)}</div>'
+    whole = re.sub(r"(?<!\n)\n(?!\n)", " ", prompt + text)  # as long as before, so the prompt's end stays its end
+    first, rest = escape(whole[: len(prompt)]), escape(whole[len(prompt) :])
+    return f'<div style="{style}"><span style="opacity: 0.6">{first}</span>{rest}</div>'
 
 
 if __name__ == "__main__":
