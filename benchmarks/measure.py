@@ -7,6 +7,7 @@ compared take turns, and their ratio is taken round by round, since a busy machi
 import multiprocessing
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -68,6 +69,20 @@ def alone(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def command() -> str:
     """The `victorian` command of the environment that runs this script."""
     return str(Path(sys.executable).with_name("victorian"))
+
+
+def victorian(*arguments: str) -> str:
+    """Run a verb and return what it prints, passed on to stderr while it comes; a verb that fails ends the script."""
+    note(f"victorian {' '.join(arguments)}")
+    printed = ""
+    with subprocess.Popen([command(), *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stderr.write(line)
+            printed += line
+    if process.returncode:
+        raise SystemExit(f"`victorian {arguments[0]}` ended with code {process.returncode}")
+    return printed
 
 
 def note(words: str) -> None:

@@ -7,29 +7,15 @@ prints what came of it. Run again with the same output folder it goes on where i
     .venv/bin/python benchmarks/small.py --corpus DIR --output DIR [--seconds 3600]
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import tyro
-from measure import command, note, print_header, print_machine, print_row
+from measure import print_header, print_machine, print_row, victorian
 
 from victorian.artifact import TrainingRecord, read_record
 from victorian.cluster.evaluate import Evaluation
 from victorian.demo import PASSAGE, PROMPT
 from victorian.recipes import SMALL
-
-
-def victorian(*arguments: str) -> None:
-    """Run a verb; what it prints is passed on to stderr."""
-    note(f"victorian {' '.join(arguments)}")
-    subprocess.run([command(), *arguments], check=True, stdout=sys.stderr)
-
-
-def answer(*arguments: str) -> str:
-    """What a verb prints."""
-    note(f"victorian {' '.join(arguments)}")
-    return subprocess.run([command(), *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def report(record: TrainingRecord, evaluation: Evaluation, passage: str) -> None:
@@ -65,7 +51,7 @@ def main(corpus: str, output: Path, seconds: float = 3_600) -> None:
     budget = ["--training.seconds", str(seconds)]
     victorian("train", "--data", data, "--run", run, "--recipe", SMALL.name, *budget)
     artifact = f"{run}/artifact"
-    evaluation = Evaluation.model_validate_json(answer("evaluate", artifact, "--data", data, "--json"))
+    evaluation = Evaluation.model_validate_json(victorian("evaluate", artifact, "--data", data, "--json"))
     sampling = {
         "temperature": PASSAGE.temperature,
         "top-k": PASSAGE.top_k,
@@ -75,7 +61,7 @@ def main(corpus: str, output: Path, seconds: float = 3_600) -> None:
         "seed": PASSAGE.seed,
     }
     flags = [text for name, value in sampling.items() for text in (f"--{name}", str(value))]
-    report(read_record(artifact), evaluation, answer("generate", PROMPT, "--artifact", artifact, *flags))
+    report(read_record(artifact), evaluation, victorian("generate", PROMPT, "--artifact", artifact, *flags))
 
 
 if __name__ == "__main__":

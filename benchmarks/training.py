@@ -10,8 +10,6 @@ neither took place.
 """
 
 import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 import tyro
-from measure import alone, command, in_turns, print_header, print_machine, print_row, ratios, spread
+from measure import alone, in_turns, print_header, print_machine, print_row, ratios, spread, victorian
 
 from victorian.artifact import artifact_uri, new_record, write_artifact
 from victorian.config import Recipe
@@ -123,9 +121,7 @@ def main(corpus: str = SAMPLE, seconds: float = 30, runs: int = 3) -> None:
         runs: Runs of each side.
     """
     with tempfile.TemporaryDirectory(prefix="victorian-training-data-") as data:
-        subprocess.run(
-            [command(), "prepare", corpus, "--output", data, "--recipe", TINY.name], check=True, stdout=sys.stderr
-        )
+        victorian("prepare", corpus, "--output", data, "--recipe", TINY.name)
         found = in_turns({side: partial(measure, side, data, seconds) for side in (PLAIN, RAY)}, runs)
     print_machine()
     print_header(

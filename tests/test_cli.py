@@ -134,7 +134,7 @@ def test_ask_can_be_piped_into_something_that_stops_reading(service: Service) ->
 
 
 def test_a_job_refuses_relative_paths() -> None:
-    from victorian.cli import refuse_relative_paths
+    from victorian.command_line import refuse_relative_paths
     from victorian.errors import ConfigError
 
     refuse_relative_paths(["sample", "--output", "/x", "--data=s3://bucket/y"])

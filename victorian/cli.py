@@ -3,19 +3,16 @@
 A user's mistake ends with one line and exit code 2, Ctrl-C with 130. Anything else is a bug and shows its traceback.
 """
 
-import contextlib
-import functools
-import io
 import re
 import sys
-from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
 
+from victorian.command_line import Verbs, parse, refuse_relative_paths, resolve_recipe
 from victorian.config import (
     DEFAULT_URL,
     EngineConfig,
@@ -29,13 +26,14 @@ from victorian.config import (
     TrainingConfig,
     first_problem,
 )
-from victorian.errors import ConfigError, RequestError, VictorianError
-from victorian.recipes import RECIPES, find_recipe
+from victorian.errors import RequestError, VictorianError
+from victorian.recipes import RECIPES
 
+DESCRIPTION = "Train a language model of your own on old books with Ray, and put it in front of readers."
 RecipeName = Annotated[str, tyro.conf.arg(name="recipe", help=f"Recipe to begin with: {', '.join(RECIPES)}.")]
 
 
-def verbs(recipe: Recipe) -> dict[str, Callable[..., None]]:
+def verbs(recipe: Recipe) -> Verbs:
     """The verbs, with the flags of a recipe at that recipe's values."""
 
     def prepare(
@@ -290,95 +288,6 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def resolve_recipe(arguments: list[str]) -> Recipe:
-    """The recipe named on the command line, whose values the flags then start from.
-
-    A budget given by a flag replaces the recipe's other kind of budget.
-    """
-    name = next(iter(RECIPES))
-    for place, argument in enumerate(arguments):
-        if argument == "--recipe" and place + 1 < len(arguments):
-            name = arguments[place + 1]
-        elif argument.startswith("--recipe="):
-            name = argument.partition("=")[2]
-    if arguments[:1] == ["recipe"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-        name = arguments[1]
-    recipe = find_recipe(name)
-    flags = {argument.partition("=")[0] for argument in arguments}
-    for given, other in (("steps", "seconds"), ("seconds", "steps")):
-        if f"--training.{given}" in flags and f"--training.{other}" not in flags:
-            training = recipe.training.model_copy(update={other: None, given: 1})
-            recipe = recipe.model_copy(update={"training": training})
-    return recipe
-
-
-def run(arguments: list[str]) -> None:
-    """Parse and carry out one command line.
-
-    Raises:
-        ConfigError: if the command line cannot be understood.
-    """
-    functions: dict[str, Callable[..., Any]] = verbs(resolve_recipe(arguments))
-    if not arguments:
-        arguments = ["--help"]
-    complaint = io.StringIO()
-    description = "Train a language model of your own on old books with Ray, and put it in front of readers."
-    try:
-        # tyro parses and calls in one go; complaints are caught only while it parses.
-        parsed = _parse(functions, arguments, description, complaint)
-    except SystemExit as stop:
-        if stop.code:
-            raise ConfigError(_one_line(complaint.getvalue(), arguments, functions)) from stop
-        raise
-    parsed()
-
-
-def _parse(
-    functions: dict[str, Callable[..., Any]], arguments: list[str], description: str, complaint: io.StringIO
-) -> Callable[[], None]:
-    """The chosen verb with its arguments, not yet called."""
-
-    def postponed(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Callable[[], None]:
-            return lambda: function(*args, **kwargs)
-
-        return wrapper
-
-    with contextlib.redirect_stderr(complaint):
-        chosen: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
-            {name: postponed(function) for name, function in functions.items()},
-            prog="victorian",
-            description=description,
-            args=arguments,
-        )
-    return chosen
-
-
-def _one_line(box: str, arguments: list[str], known: Collection[str]) -> str:
-    """What tyro drew in a box, as one line."""
-    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in box.splitlines()]
-    text = " ".join(line for line in lines if line)
-    text = re.sub(r"\s+", " ", text).partition(" For full helptext")[0]
-    # pydantic's complaint about a value, in the words that `first_problem` would use
-    if problem := re.search(r"validation errors? for \w+ (\S+) (.+?) \[type=\w+, input_value=(.+?), input_type", text):
-        text = f"--{problem[1].replace('_', '-')}: {problem[2]}, got {problem[3]}"
-    text = re.sub(r"^(Unrecognized options|Required options|Parsing error|Value error) (?=\w)", "", text)
-    verb = f"victorian {arguments[0]}" if arguments[0] in known else "victorian"
-    return f"{text[:400]} (see `{verb} --help`)"
-
-
-def refuse_relative_paths(arguments: list[str]) -> None:
-    """ConfigError for an output or input that a job would look for in Ray's copy of the working directory."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, inline = flag.partition("=")
-        path = inline or value
-        if name in ("--data", "--run", "--output") and not (path.startswith("/") or "://" in path):
-            raise ConfigError(
-                f"{name} {path}: a job runs in a copy of the working directory that Ray deletes; give an absolute path"
-            )
-
-
 def main(job: str | None = None) -> None:
     """Entry point of the `victorian` command, and with a verb of the script in ray_jobs/ that is named after it."""
     arguments = sys.argv[1:]
@@ -386,7 +295,7 @@ def main(job: str | None = None) -> None:
         if job:
             refuse_relative_paths(arguments)
             arguments = [job, *arguments]
-        run(arguments)
+        parse(verbs(resolve_recipe(arguments)), arguments, DESCRIPTION)()
     except ValidationError as error:
         sys.exit(_fail(first_problem(error)))
     except VictorianError as error:

@@ -1,0 +1,92 @@
+"""From words on a command line to a call: tyro derives the flags, and its complaints become one line."""
+
+import contextlib
+import functools
+import io
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+import tyro
+
+from victorian.config import Recipe
+from victorian.errors import ConfigError
+from victorian.recipes import RECIPES, find_recipe
+
+Verbs = dict[str, Callable[..., None]]
+
+
+def resolve_recipe(arguments: list[str]) -> Recipe:
+    """The recipe named on the command line, whose values the flags then start from.
+
+    A budget given by a flag replaces the recipe's other kind of budget.
+    """
+    name = next(iter(RECIPES))
+    for place, argument in enumerate(arguments):
+        if argument == "--recipe" and place + 1 < len(arguments):
+            name = arguments[place + 1]
+        elif argument.startswith("--recipe="):
+            name = argument.partition("=")[2]
+    if arguments[:1] == ["recipe"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        name = arguments[1]
+    recipe = find_recipe(name)
+    flags = {argument.partition("=")[0] for argument in arguments}
+    for given, other in (("steps", "seconds"), ("seconds", "steps")):
+        if f"--training.{given}" in flags and f"--training.{other}" not in flags:
+            training = recipe.training.model_copy(update={other: None, given: 1})
+            recipe = recipe.model_copy(update={"training": training})
+    return recipe
+
+
+def parse(verbs: Verbs, arguments: list[str], description: str) -> Callable[[], None]:
+    """The call that a command line asks for, not made yet.
+
+    Raises:
+        ConfigError: if the command line cannot be understood.
+    """
+
+    def postponed(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Callable[[], None]:
+            return lambda: function(*args, **kwargs)
+
+        return wrapper
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            chosen: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+                {name: postponed(function) for name, function in verbs.items()},
+                prog="victorian",
+                description=description,
+                args=arguments or ["--help"],
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise ConfigError(_one_line(complaint.getvalue(), arguments, verbs)) from stop
+        raise
+    return chosen
+
+
+def refuse_relative_paths(arguments: list[str]) -> None:
+    """ConfigError for an output or input that a job would look for in Ray's copy of the working directory."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, inline = flag.partition("=")
+        path = inline or value
+        if name in ("--data", "--run", "--output") and not (path.startswith("/") or "://" in path):
+            raise ConfigError(
+                f"{name} {path}: a job runs in a copy of the working directory that Ray deletes; give an absolute path"
+            )
+
+
+def _one_line(box: str, arguments: list[str], known: Collection[str]) -> str:
+    """What tyro drew in a box, as one line."""
+    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines if line)
+    text = re.sub(r"\s+", " ", text).partition(" For full helptext")[0]
+    # pydantic's complaint about a value, in the words that `first_problem` would use
+    if problem := re.search(r"validation errors? for \w+ (\S+) (.+?) \[type=\w+, input_value=(.+?), input_type", text):
+        text = f"--{problem[1].replace('_', '-')}: {problem[2]}, got {problem[3]}"
+    text = re.sub(r"^(Unrecognized options|Required options|Parsing error|Value error) (?=\w)", "", text)
+    verb = f"victorian {arguments[0]}" if arguments[0] in known else "victorian"
+    return f"{text[:400]} (see `{verb} --help`)"
