@@ -25,6 +25,8 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # `ray.train.report` blocks until the controller's next round, every 2 s by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Ray lowers its workers to niceness 15: training and replies would wait for whatever else runs on the machine.
+    "RAY_worker_niceness": "0",
     # Prints of workers would appear twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Keeps a warning off every worker without a GPU; the new behaviour is the one we want.
