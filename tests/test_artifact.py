@@ -65,8 +65,8 @@ def change(folder: Path, name: str, /, **values: object) -> None:
         (lambda f: (f / "training.json").unlink(), r"is not a model directory: it has no training\.json"),
         (lambda f: (f / "training.json").write_text("{"), r"training\.json is damaged"),
         (set_vocabulary, "was trained with another vocabulary"),
-        (lambda f: change(f, "config.json", vocab_size=300), "another vocabulary"),
-        (lambda f: change(f, "config.json", n_embd=64), "has shape"),
+        (lambda f: change(f, "config.json", vocab_size=300), "contradicts itself: vocabulary: 300, not 576"),
+        (lambda f: change(f, "config.json", n_embd=64), "contradicts itself: channels: 64, not 32"),
         (lambda f: change(f, "recipe.json", name="!"), "does not hold a recipe"),
     ],
 )

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
 from victorian import __version__
-from victorian.config import ModelConfig, Recipe, SamplingParameters, Section, first_problem, read_recipe
+from victorian.config import ModelConfig, Recipe, SamplingParameters, Section, differences, first_problem, read_recipe
 from victorian.errors import ArtifactError, StorageError
 from victorian.model.gpt2 import GPT
 from victorian.model.huggingface import from_config, from_hugging_face, to_config, to_hugging_face
@@ -37,8 +37,8 @@ class TrainingRecord(Section):
     """Training tokens seen."""
     seconds: float
     """Seconds spent in optimizer steps."""
-    loss: float
-    """Mean training loss of the last steps, in nats a token."""
+    loss: float | None
+    """Running mean of the training loss, in nats a token; None if no step was taken."""
     validation_loss: float | None
     """In nats a token; None where the data had no validation split."""
     encoding_sha256: str
@@ -156,6 +156,17 @@ def find_artifact(uri: str) -> str:
     return max(candidates, key=lambda candidate: read_record(candidate).finished)
 
 
+def is_whole(uri: str) -> bool:
+    """Whether every file of an artifact is what its record says."""
+    storage = open_storage(uri)
+    try:
+        for name, digest in read_record(uri).files.items():
+            read_verified(storage, name, digest)
+    except (ArtifactError, StorageError):
+        return False
+    return True
+
+
 def artifact_uri(run: str) -> str:
     """Where a run folder keeps its artifact."""
     return f"{run}/artifact"
@@ -173,7 +184,7 @@ def code_version() -> str:
 
 
 def new_record(
-    recipe: Recipe, step: int, seconds: float, loss: float, validation_loss: float | None, data_sha256: str
+    recipe: Recipe, step: int, seconds: float, loss: float | None, validation_loss: float | None, data_sha256: str
 ) -> TrainingRecord:
     """The record of a run that has just ended."""
     return TrainingRecord(
@@ -191,6 +202,8 @@ def new_record(
 
 def _check_vocabulary(uri: str, shape: ModelConfig, recipe: Recipe, record: TrainingRecord) -> None:
     encoding = get_encoding(recipe.tokens.ranks)
+    if shape != recipe.model:
+        raise ArtifactError(f"{uri} contradicts itself: {'; '.join(differences(shape, recipe.model))} in recipe.json")
     if record.encoding_sha256 != encoding.sha256 or shape.vocabulary < encoding.size:
         raise ArtifactError(
             f"{uri} was trained with another vocabulary: expected encoding {encoding.sha256[:12]} with {encoding.size} "

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from victorian.command_line import Verbs, parse, refuse_relative_paths, resolve_recipe
 from victorian.config import (
-    DEFAULT_URL,
     EngineConfig,
     ModelConfig,
     OptimizerConfig,
@@ -25,8 +24,9 @@ from victorian.config import (
     TokensConfig,
     TrainingConfig,
     first_problem,
+    service_url,
 )
-from victorian.errors import RequestError, VictorianError
+from victorian.errors import ConfigError, RequestError, ServiceError, VictorianError
 from victorian.recipes import RECIPES
 
 DESCRIPTION = "Train a language model of your own on old books with Ray, and put it in front of readers."
@@ -190,23 +190,26 @@ def verbs(recipe: Recipe) -> Verbs:
             from victorian.cluster.serve import start, stop
 
             start(found, host, port)
-            say(f"serving {found.artifact} at http://{host}:{port}; Ctrl-C ends it")
-            wait_for_interrupt()
-            stop()
+            try:
+                say(f"serving {found.artifact} at http://{host}:{port}; Ctrl-C ends it")
+                wait_for_interrupt()
+            finally:
+                stop()
 
-    def app(url: str = DEFAULT_URL, port: int = 8501) -> None:
+    def app(url: str | None = None, port: int = 8501) -> None:
         """Open the Streamlit page for a service, until Ctrl-C.
 
         Args:
-            url: Address of the service.
+            url: Address of the service; by default VICTORIAN_URL, else http://127.0.0.1:8000.
             port: Port of the page on this machine.
         """
         from victorian.demo import HOST, require_free_port, streamlit_page, terminating_like_interrupt
 
         require_free_port(HOST, port)
-        with terminating_like_interrupt(), streamlit_page(url, port) as page:
+        with terminating_like_interrupt(), streamlit_page(url or service_url(), port) as page:
             say(f"the writing desk is at http://localhost:{port}; Ctrl-C ends it")
             page.wait()
+        raise ServiceError(f"the page ended by itself with code {page.returncode}")
 
     def ask(
         prompt: tyro.conf.Positional[str] = "",
@@ -239,6 +242,8 @@ def verbs(recipe: Recipe) -> Verbs:
         Args:
             name: The recipe to begin with: tiny, small or gpt2-124m.
         """
+        if name != recipe.name:
+            raise ConfigError(f"name the recipe before its flags: victorian recipe {name} ...")
         chosen = Recipe(
             name=recipe.name,
             model=model,
@@ -269,7 +274,8 @@ def verbs(recipe: Recipe) -> Verbs:
         """
         from victorian.demo import demo
 
-        demo(corpus, recipe.model_copy(update={"training": training}), output, once, port, app_port)
+        chosen = Recipe.model_validate(recipe.model_dump() | {"training": training.model_dump()})
+        demo(corpus, chosen, output, once, port, app_port)
 
     return {
         "demo": run_demo,

@@ -22,7 +22,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown names and documents its fields by their docstrings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):

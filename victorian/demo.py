@@ -3,6 +3,7 @@
 Each stage is skipped where its result is there and whole. What is started here ends here.
 """
 
+import errno
 import os
 import re
 import signal
@@ -42,6 +43,8 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
     """
     console = Console()
     stages = Stages(console)
+    if port == app_port and not once:
+        raise ServiceError(f"service and page cannot share port {port}: choose another --app-port")
     for wanted in [port] if once else [port, app_port]:
         require_free_port(HOST, wanted)
     books = find_books(corpus)
@@ -52,19 +55,20 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
         from victorian.cluster import serve
 
         serve.start(ServiceConfig(artifact=artifact), HOST, port)
-        stages.done("service", f"http://localhost:{port}")
-        url = f"http://{HOST}:{port}"
-        read_passage(url, console)
-        stages.done("first passage", "streamed over the WebSocket")
-        if once:
+        try:
+            stages.done("service", f"http://localhost:{port}")
+            url = f"http://{HOST}:{port}"
+            read_passage(url, console)
+            stages.done("first passage", "streamed over the WebSocket")
+            if once:
+                return
+            with streamlit_page(url, app_port):
+                desk = f"http://localhost:{app_port}"
+                console.print(f"\nThe service is at http://localhost:{port}, the writing desk at {desk}.")
+                console.print("Ctrl-C ends both.")
+                wait_for_interrupt()
+        finally:
             serve.stop()
-            return
-        with streamlit_page(url, app_port):
-            console.print(
-                f"\nThe service is at http://localhost:{port}, the writing desk at http://localhost:{app_port}."
-            )
-            console.print("Ctrl-C ends both.")
-            wait_for_interrupt()
 
 
 def train_on_corpus(corpus: str, books: list[BookReference], recipe: Recipe, output: str, stages: "Stages") -> str:
@@ -72,9 +76,10 @@ def train_on_corpus(corpus: str, books: list[BookReference], recipe: Recipe, out
     from victorian.cluster.prepare import prepare
     from victorian.cluster.train import train_run
 
-    name = re.sub(r"[^a-z0-9]+", "-", Path(corpus).name.lower()).strip("-") or SAMPLE
+    name = re.sub(r"[^a-z0-9]+", "-", Path(corpus).resolve().name.lower()).strip("-") or SAMPLE
     # Names carry a hash of what the result depends on: another corpus or recipe never meets an old folder.
-    data = f"{output}/data/{name}-{sha256((fingerprint(books) + recipe.tokens.model_dump_json()).encode())[:8]}"
+    identity = fingerprint(books)
+    data = f"{output}/data/{name}-{sha256((identity + recipe.tokens.model_dump_json()).encode())[:8]}"
     with live_line(stages.console, "tokens") as show:
         prepared = prepare(
             corpus,
@@ -85,7 +90,7 @@ def train_on_corpus(corpus: str, books: list[BookReference], recipe: Recipe, out
     train = prepared.manifest.splits["train"]
     stages.done("tokens", f"{train.tokens:,} for training, in {data}", prepared.reused)
 
-    run = f"{output}/runs/{recipe.name}-{name}-{sha256((data + recipe.model_dump_json()).encode())[:8]}"
+    run = f"{output}/runs/{recipe.name}-{name}-{sha256((identity + recipe.model_dump_json()).encode())[:8]}"
     with live_line(stages.console, "training") as show:
         result = train_run(recipe, data, run, watch=watch_training(show))
     record = result.record
@@ -137,10 +142,13 @@ def require_free_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except OverflowError as error:
+            raise ServiceError(f"expected a port from 0 to 65535, got {port}") from error
         except OSError as error:
-            raise ServiceError(
-                f"port {port} of {host} is taken ({error.strerror}): end what listens there, or choose another"
-            ) from error
+            if error.errno != errno.EADDRINUSE:
+                raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            message = f"port {port} of {host} is taken: end what listens there, or choose another"
+            raise ServiceError(message) from error
 
 
 @contextmanager
@@ -161,6 +169,7 @@ def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         env={**os.environ, "VICTORIAN_URL": url},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C is for this process, which ends the page in order
     )
     try:
         yield process

@@ -53,10 +53,3 @@ def use_threads(count: int | None = None) -> int:
     count = count or cores()
     torch.set_num_threads(count)
     return count
-
-
-def describe(device: torch.device) -> str:
-    """The device in words, for records of what was measured where."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{cores()} CPU cores"

@@ -81,6 +81,26 @@ def test_finished_units_are_not_done_twice(toy_data: Path, tmp_path: Path) -> No
     assert storage.names("parts/") == []
 
 
+def test_a_damaged_part_is_made_again(toy_data: Path, tmp_path: Path) -> None:
+    part = tokenize_unit(pack(find_books("sample"), UNIT_BYTES)[0], open_storage(tmp_path), TOY.tokens)
+    (tmp_path / "parts" / f"{part.name}.npy").write_bytes(b"cut")
+    prepare("sample", str(tmp_path), TOY.tokens)
+    assert contents(tmp_path) == contents(toy_data)
+
+
+def test_debris_of_an_interrupted_run_is_cleared(toy_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "train-00000-0000000000000000.npy").write_bytes(b"old")
+    (tmp_path / "train-00099.npy").write_bytes(b"old")
+    prepare("sample", str(tmp_path), TOY.tokens)
+    assert contents(tmp_path) == contents(toy_data)
+
+
+def test_books_that_are_all_empty_are_told(books: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no training book is left"):
+        prepare(str(books(train={"1": " "})), str(tmp_path / "out"), TOY.tokens)
+
+
 def test_no_trace_of_ray_in_the_rooms_below() -> None:
     source = Path(__file__).parents[2] / "victorian"
     strangers = [

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.conftest import TOY
+from tests.conftest import TOY, prepare_plainly
 from victorian.artifact import read_artifact
 from victorian.cluster.evaluate import evaluate
 from victorian.cluster.train import TrainResult, train_run
@@ -72,6 +72,21 @@ def test_another_recipe_in_the_same_run_is_refused_with_the_difference(
         train_run(changed(training={"steps": 13}), str(toy_data), str(ray_run[0]))
 
 
+def test_other_data_in_the_same_run_are_refused(ray_run: tuple[Path, TrainResult], tmp_path: Path) -> None:
+    prepare_plainly("sample", tmp_path / "other", TOY.tokens.model_copy(update={"tokens_per_shard": 30_000}))
+    with pytest.raises(TrainingError, match="holds a run on other data"):
+        train_run(TOY, str(tmp_path / "other"), str(ray_run[0]))
+
+
+def test_a_damaged_artifact_is_written_again(ray_run: tuple[Path, TrainResult], toy_data: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(ray_run[0], tmp_path / "run"))
+    weights = run / "artifact" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    assert not train_run(TOY, str(toy_data), str(run)).reused
+    assert read_artifact(str(run / "artifact")).record.step == 12
+
+
 def test_two_workers_take_the_steps_of_one(toy_data: Path, tmp_path: Path) -> None:
     still = {"model": {"dropout": 0.0}}
     one = train_run(changed(**still), str(toy_data), str(tmp_path / "one"))
@@ -130,6 +145,8 @@ def test_a_run_cut_off_with_its_driver_goes_on_in_the_next(toy_data: Path, tmp_p
     [
         (changed(tokens={"ranks": 300}), 1, "holds tokens of the first 512 ranks, the recipe toy wants 300"),
         (TOY, 3, "cannot be shared evenly by 3 workers"),
+        (TOY, 0, "cannot be shared evenly by 0 workers"),
+        (TOY, 8, "8 workers want a CPU each and this machine has"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_worker_starts(
@@ -138,6 +155,18 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(
     with pytest.raises(VictorianError, match=reason):
         train_run(recipe, str(toy_data), str(tmp_path / "run"), workers=workers)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_told(toy_data: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(TrainingError, match="1 workers want a GPU each and this machine has 0"):
+        train_run(TOY, str(toy_data), str(tmp_path / "run"), use_gpu=True)
+
+
+def test_a_run_never_mixes_with_a_data_set(toy_data: Path) -> None:
+    with pytest.raises(TrainingError, match="holds a token data set"):
+        train_run(TOY, str(toy_data), str(toy_data))
 
 
 def test_an_error_of_ours_comes_back_from_the_worker(toy_data: Path, tmp_path: Path) -> None:

@@ -100,3 +100,28 @@ def test_a_broken_line_of_metadata_is_named(books: Callable[..., Path]) -> None:
     (root / "metadata.csv").write_text("1,Title\n")
     with pytest.raises(CorpusError, match="line 1: expected id, title, year, address; got 2 columns"):
         find_books(str(root))
+
+
+def test_a_single_plain_book_is_a_training_book_whatever_its_name(tmp_path: Path) -> None:
+    for number in range(30):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / f"book{number}.txt").write_text("text")
+        assert [book.split for book in find_books(str(folder))] == ["train"]
+
+
+def test_a_book_that_changes_between_the_listing_and_the_reading_is_told(books: Callable[..., Path]) -> None:
+    root = books(train={"1": "one"})
+    (found,) = find_books(str(root))
+    (root / "train" / "1.txt").write_text("two")
+    with pytest.raises(CorpusError, match=r"1\.txt changed while it was being read"):
+        read_book(found)
+
+
+def test_odd_metadata_is_read_as_well_as_it_can_be(books: Callable[..., Path]) -> None:
+    root = books(train={"1": "one", "2": "two", "3": "three"})
+    (root / "metadata.csv").write_text(
+        '\ufeff1,A by B,18\u00b2,x\n2,C,--5,x\n3,"D by E by F",1899,x\n', encoding="utf-8"
+    )
+    found = find_books(str(root))
+    assert [(b.title, b.author, b.year) for b in found] == [("A", "B", None), ("C", "", None), ("D by E", "F", 1899)]

@@ -1,6 +1,7 @@
 """The training loop: it learns, it resumes exactly, and accumulation changes nothing."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ import torch
 from tests.conftest import TOY
 from victorian.config import Recipe
 from victorian.device import use_threads
-from victorian.errors import DataError, TrainingError
+from victorian.errors import DataError, StorageError, TrainingError
+from victorian.model.gpt2 import GPT
 from victorian.storage import open_storage
 from victorian.tokens.shards import TokenStream, open_split, read_manifest
 from victorian.training.loop import Trained, check_split, train
-from victorian.training.monitors import read_records
+from victorian.training.monitors import StepRecord, read_records
+from victorian.training.optimizer import Optimizer
+from victorian.training.precision import Precision
 from victorian.training.worker import LocalWorker
 
 
@@ -141,6 +145,39 @@ def test_a_loss_that_is_no_number_stops_the_run(toy_data: Path, tmp_path: Path) 
     recipe = changed(optimizer={"name": "adamw", "learning_rate": 1e30, "clip": 1e30}, schedule={"warmup_steps": 0})
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step \d"):
         run(recipe, toy_data, tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_overflow_in_fp16_skips_the_step_of_every_part_and_is_written_down(
+    toy_data: Path, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = changed(
+        model={"layers": 1, "dropout": 0.0}, optimizer={"name": optimizer},
+        training={"steps": 6, "precision_cpu": "fp16", "tokens_per_step": 256},
+    )  # fmt: skip
+    model = GPT(recipe.model)
+    model.initialize(1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    parts = Optimizer(model, recipe.optimizer)
+    precision = Precision(torch.float16, torch.device("cpu"))
+    tokens = torch.randint(0, 512, (2, 65), generator=torch.Generator().manual_seed(0))
+    with precision.autocast():
+        precision.backward(model(tokens[:, :-1], tokens[:, 1:]))
+    model.blocks[0].attention.projection.weight.grad[0, 0] = float("inf")
+    scale = precision.state()["scale"]
+    assert not math.isfinite(precision.step(parts, model.parameters(), 1.0))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert precision.state()["scale"] < scale
+    run(recipe, toy_data, tmp_path)
+    record = read_records(tmp_path / "metrics.jsonl")[0]
+    overflowed = record.model_copy(update={"gradient_norm": None})
+    assert StepRecord.model_validate_json(overflowed.model_dump_json()) == overflowed
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n')
+    with pytest.raises(StorageError, match=r"metrics\.jsonl is damaged"):
+        read_records(tmp_path / "metrics.jsonl")
 
 
 def test_a_step_that_workers_cannot_share_is_refused_with_numbers_that_work() -> None:

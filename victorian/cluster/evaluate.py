@@ -9,7 +9,7 @@ from victorian.cluster.session import own_errors
 from victorian.config import Section
 from victorian.corpus.book import Split
 from victorian.device import cores, pick_device, use_threads
-from victorian.errors import DataError
+from victorian.errors import ConfigError, DataError
 from victorian.storage import open_storage
 from victorian.tokens.batches import Batches
 from victorian.tokens.shards import open_split, read_manifest
@@ -59,6 +59,8 @@ def evaluate(artifact: str, data: str, split: Split = "test", workers: int = 1) 
         ArtifactError: if the artifact is missing or damaged.
         DataError: if the data set is missing, damaged, has no such split, or is of another encoding.
     """
+    if workers < 1:
+        raise ConfigError(f"expected at least one worker, got {workers}")
     storage = open_storage(data)
     manifest = read_manifest(storage)
     if read_record(artifact).encoding_sha256 != manifest.encoding.sha256:

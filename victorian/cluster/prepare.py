@@ -63,8 +63,12 @@ def _raise_problem(problem: str) -> None:
 
 def _cut(batch: Any, output: str) -> Any:
     """A task of the second pass."""
-    plans = [ShardPlan.model_validate_json(text) for text in batch["plan"]]
-    return {"shard": [cut_shard(plan, open_storage(output)).model_dump_json() for plan in plans]}
+    shard = problem = ""
+    try:
+        shard = cut_shard(ShardPlan.model_validate_json(batch["plan"][0]), open_storage(output)).model_dump_json()
+    except VictorianError as error:
+        problem = f"{type(error).__name__}:{error}"
+    return {"shard": [shard], "problem": [problem]}
 
 
 def prepare(
@@ -91,12 +95,16 @@ def prepare(
     totals = {
         unit.split: [p.tokens for u, p in zip(units, parts, strict=True) if u.split == unit.split] for unit in units
     }
+    if not any(totals.get("train", [])):
+        raise DataError("no training book is left after cleaning and selection: every one is empty")
     slices = {split: place(counts, tokens.tokens_per_shard) for split, counts in totals.items()}
     shards = _cut_all(plan_shards(units, parts, slices), storage.uri)
     manifest = assemble(books, units, parts, shards, tokens)
     write_manifest(storage, manifest)
-    for key in storage.names(PARTS):
-        storage.delete(key)
+    named = {MANIFEST, *(shard.name for shard in shards)}
+    for key in storage.names():  # of this and of earlier, interrupted runs
+        if key not in named:
+            storage.delete(key)
     return Prepared(manifest, reused=False)
 
 
@@ -105,9 +113,7 @@ def _existing(storage: Storage, corpus: str, tokens: TokensConfig, overwrite: bo
     ours = re.compile(rf"{re.escape(MANIFEST)}|{PARTS}.+|(train|validation|test)-\d{{5}}\.npy")
     if strangers := [key for key in storage.names() if not ours.fullmatch(key)]:
         raise DataError(f"{storage.uri} holds other files ({strangers[0]}): choose an empty --output")
-    if not storage.exists(MANIFEST):
-        return None
-    if not overwrite:
+    if storage.exists(MANIFEST) and not overwrite:
         manifest = read_manifest(storage)
         if manifest.corpus_sha256 == corpus and manifest.made_with(tokens):
             verify(storage, manifest)
@@ -116,8 +122,9 @@ def _existing(storage: Storage, corpus: str, tokens: TokensConfig, overwrite: bo
             f"{storage.uri} holds a data set of another corpus or with other settings: "
             "choose another --output, or give --overwrite to replace it"
         )
-    for key in [MANIFEST, *storage.names()]:  # the manifest first: without it there is no data set
-        storage.delete(key)
+    if overwrite:
+        for key in [MANIFEST, *storage.names()]:  # the manifest first: without it there is no data set
+            storage.delete(key)
     return None
 
 
@@ -153,5 +160,9 @@ def _cut_all(plans: list[ShardPlan], output: str) -> list[ShardEntry]:
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         partial(_cut, output=output), batch_size=1
     )
-    shards = [ShardEntry.model_validate_json(row["shard"]) for row in dataset.iter_rows()]
+    shards = []
+    for row in dataset.iter_rows():
+        if row["problem"]:
+            _raise_problem(row["problem"])
+        shards.append(ShardEntry.model_validate_json(row["shard"]))
     return sorted(shards, key=lambda shard: shard.name)

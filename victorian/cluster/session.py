@@ -1,7 +1,8 @@
 """Joins a running Ray cluster, or starts one inside this process.
 
 Which it is, RAY_ADDRESS says (`ray job submit` sets it). A cluster that was started here ends with the session, and
-with it every process it began. Token authentication is always on: Ray's own ports listen on every interface.
+with it every process it began. Token authentication is on unless RAY_AUTH_MODE says otherwise, since Ray's own ports
+listen on every interface.
 """
 
 import logging
@@ -75,7 +76,11 @@ def session() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ConfigError(f"RAY_ADDRESS is {address!r}, where no cluster answers: {reason}") from error
     else:
         ray.init(
             address="local",

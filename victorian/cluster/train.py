@@ -4,6 +4,7 @@ A run is a folder: `recipe.json`, `metrics.jsonl` while it runs, `artifact/` whe
 keeps its checkpoints. Running again with the same folder goes on from the last of them.
 """
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from victorian.artifact import RECORD, TrainingRecord, artifact_uri, new_record, read_record, write_artifact
+from victorian.artifact import TrainingRecord, artifact_uri, is_whole, new_record, read_record, write_artifact
 from victorian.cluster.session import own_errors
 from victorian.config import Recipe, differences, read_recipe
 from victorian.device import cores, use_threads
@@ -28,6 +29,7 @@ from victorian.training.loop import check_split, train
 from victorian.training.monitors import METRICS, StepRecord, read_records
 
 RECIPE = "recipe.json"
+DATA = "data.sha256"
 WATCH_SECONDS = 0.5
 
 
@@ -112,8 +114,9 @@ def train_run(
         watch: called with the latest step, about twice a second.
 
     Raises:
-        DataError: if the data set is missing, damaged, or of another encoding.
-        TrainingError: if the folder holds a run of another recipe, or the run cannot go on.
+        DataError: if the data set is missing or damaged.
+        TrainingError: if the data are of another encoding, the folder holds a run of another recipe or other data,
+            this machine has not the workers' CPUs or GPUs, or the run cannot go on.
     """
     storage = open_storage(run)
     source = open_storage(data)
@@ -121,12 +124,14 @@ def train_run(
     _check_data(recipe, source, manifest)
     check_split(recipe, workers)
     digest = sha256(source.read(MANIFEST))
-    _check_run(storage, recipe, run)
+    _check_run(storage, recipe, digest, run)
     target = artifact_uri(storage.uri)
     metrics = Path(storage.uri) / METRICS
-    if storage.exists(f"artifact/{RECORD}") and (record := read_record(target)).data_sha256 == digest:
-        return TrainResult(target, record, read_records(metrics), reused=True)
+    if is_whole(target):
+        return TrainResult(target, read_record(target), read_records(metrics), reused=True)
+    _check_room(workers, use_gpu)
     storage.write(RECIPE, recipe.model_dump_json(indent=1).encode())
+    storage.write(DATA, digest.encode())
     trainer = ray.train.torch.TorchTrainer(
         _work,
         train_loop_config={
@@ -156,7 +161,21 @@ def _check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:
     verify(storage, manifest)
 
 
-def _check_run(storage: Storage, recipe: Recipe, run: str) -> None:
+def _check_room(workers: int, use_gpu: bool) -> None:
+    """Ray waits for ever for what a cluster of this machine will never have."""
+    if os.environ.get("RAY_ADDRESS"):
+        return  # a cluster that was joined may grow
+    kind = "GPU" if use_gpu else "CPU"
+    there = int(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]  # Ray's function is
+    if workers > there:
+        raise TrainingError(f"{workers} workers want a {kind} each and this machine has {there}: use fewer workers")
+
+
+def _check_run(storage: Storage, recipe: Recipe, digest: str, run: str) -> None:
+    if storage.exists(MANIFEST):
+        raise TrainingError(f"{run} holds a token data set: give the run a folder of its own")
+    if storage.exists(DATA) and storage.read(DATA).decode() != digest:
+        raise TrainingError(f"{run} holds a run on other data: give this one another name")
     if not storage.exists(RECIPE):
         return
     before = read_recipe(storage.read(RECIPE), f"{run}/{RECIPE}")

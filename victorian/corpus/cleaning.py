@@ -3,6 +3,9 @@
 import re
 from collections.abc import Callable
 
+CLEANING_VERSION = 1
+"""Raised when a step or the selection changes: data sets of another version are not reused."""
+
 CleaningStep = Callable[[str], str]
 
 

@@ -7,6 +7,8 @@ book and a hash of its id decides its split: about five in a hundred are validat
 
 import csv
 import hashlib
+import os
+import re
 from pathlib import Path
 
 from victorian.corpus.book import SPLITS, Book, BookReference, Split
@@ -29,7 +31,14 @@ def find_books(source: str) -> list[BookReference]:
     if "://" in source or source.startswith("hf:"):
         raise CorpusError(f"expected a local folder of books, got {source!r}; other sources are not supported yet")
     root = Path(__file__).parent / "sample" if source == SAMPLE else Path(source).expanduser()
-    if not root.is_dir():
+    try:
+        there = root.is_dir()
+        for folder in (root, root / "train"):
+            if folder.is_dir():
+                os.listdir(folder)  # glob would take a folder that cannot be read for an empty one
+    except OSError as error:
+        raise CorpusError(f"cannot read {root}: {error.strerror}") from error
+    if not there:
         raise CorpusError(
             f"no corpus at {source!r}: expected a folder in PG19's layout or of .txt files, or {SAMPLE!r}"
         )
@@ -50,6 +59,8 @@ def read_book(reference: BookReference) -> Book:
         data = Path(reference.path).read_bytes()
     except OSError as error:
         raise CorpusError(f"cannot read {reference.path}: {error.strerror}") from error
+    if sha256(data) != reference.sha256:
+        raise CorpusError(f"{reference.path} changed while it was being read: run again")
     try:
         return Book(reference=reference, text=data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -81,12 +92,12 @@ def _read_metadata(path: Path) -> Metadata:
         raise CorpusError(f"{path} is missing: PG19's layout wants lines of id, title by author, year, address")
     metadata: Metadata = {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for line, row in enumerate(csv.reader(file), start=1):
                 if len(row) != 4:
                     raise CorpusError(f"{path}, line {line}: expected id, title, year, address; got {len(row)} columns")
                 title, _, author = row[1].rpartition(" by ")
-                year = int(row[2]) if row[2].strip().lstrip("-").isdigit() else None
+                year = int(row[2]) if re.fullmatch(r"-?[0-9]{1,4}", row[2].strip()) else None
                 metadata[row[0]] = (title or row[1], author if title else "", year)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"cannot read {path}: {error}") from error
@@ -98,6 +109,8 @@ def _plain(root: Path) -> list[BookReference]:
     splits: list[Split] = [
         "validation" if (p := _place(path.stem)) < 0.05 else "test" if p < 0.10 else "train" for path in paths
     ]
+    if paths and "train" not in splits:
+        splits[-1] = "train"
     # Among few books none may fall low enough, and a run without a validation loss flies blind: take the lowest.
     if len(paths) >= 3 and "validation" not in splits:
         splits[0] = "validation"
@@ -108,10 +121,12 @@ def _plain(root: Path) -> list[BookReference]:
 
 def _place(book_id: str) -> float:
     """A number in [0, 1) that depends on the id alone."""
-    return int.from_bytes(hashlib.sha256(book_id.encode()).digest()[:8]) / 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(book_id)).digest()[:8]) / 2**64
 
 
 def _reference(path: Path, split: Split, title: str, author: str, year: int | None) -> BookReference:
+    if not str(path).isprintable():
+        raise CorpusError(f"the name of {str(path)!r} is not plain text: rename the file")
     try:
         size, digest = path.stat().st_size, sha256_file(path)
     except OSError as error:

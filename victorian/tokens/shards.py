@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from victorian.config import Section, TokensConfig, first_problem
 from victorian.corpus.book import Split
+from victorian.corpus.cleaning import CLEANING_VERSION
 from victorian.errors import DataError
 from victorian.storage import Storage, sha256_file
 from victorian.tokens.bpe import Tokens, get_encoding
@@ -80,13 +81,15 @@ class Manifest(Section):
     tokens_per_shard: int
     corpus_sha256: str
     """Fingerprint of the books it was made from."""
+    cleaning: int
+    """Version of the cleaning and selection that the books went through."""
     splits: dict[Split, SplitEntry]
     dropped: tuple[DroppedEntry, ...] = ()
 
     def made_with(self, tokens: TokensConfig) -> bool:
         """Whether the data set is what these settings would make."""
-        encoding = get_encoding(tokens.ranks)
-        return self.encoding.sha256 == encoding.sha256 and self.tokens_per_shard == tokens.tokens_per_shard
+        same_tokens = self.encoding.sha256 == get_encoding(tokens.ranks).sha256
+        return same_tokens and self.tokens_per_shard == tokens.tokens_per_shard and self.cleaning == CLEANING_VERSION
 
 
 def shard_name(split: Split, number: int) -> str:

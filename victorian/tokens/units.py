@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from victorian.config import Section, TokensConfig
 from victorian.corpus.book import SPLITS, BookReference, Split
-from victorian.corpus.cleaning import clean
+from victorian.corpus.cleaning import CLEANING_VERSION, clean
 from victorian.corpus.selection import reason_to_drop
 from victorian.corpus.sources import fingerprint, read_book
-from victorian.errors import DataError
+from victorian.errors import DataError, StorageError
 from victorian.storage import Storage, read_verified, sha256
 from victorian.tokens.bpe import Tokens, get_encoding
 from victorian.tokens.packing import Slice, Unit
@@ -58,12 +58,14 @@ def tokenize_unit(unit: Unit, storage: Storage, tokens: TokensConfig) -> Part:
     Raises:
         CorpusError: naming the file, if a book cannot be read.
     """
-    name = unit.part_name(tokens.model_dump_json())
+    name = unit.part_name(f"{CLEANING_VERSION} {tokens.model_dump_json()}")
     record_key, data_key = f"{PARTS}{name}.json", f"{PARTS}{name}.npy"
     if storage.exists(record_key) and storage.exists(data_key):
         try:
-            return Part.model_validate_json(storage.read(record_key))
-        except ValidationError:
+            done = Part.model_validate_json(storage.read(record_key))
+            read_verified(storage, data_key, done.sha256)
+            return done
+        except (ValidationError, StorageError):
             storage.delete(record_key)  # not whole, so made again
     encoding = get_encoding(tokens.ranks)
     pieces: list[Tokens] = []
@@ -138,6 +140,7 @@ def assemble(
         encoding=EncodingEntry(ranks=encoding.ranks, sha256=encoding.sha256),
         tokens_per_shard=tokens.tokens_per_shard,
         corpus_sha256=fingerprint(books),
+        cleaning=CLEANING_VERSION,
         splits=splits,
         dropped=tuple(d for part in parts for d in part.dropped),
     )

@@ -28,8 +28,8 @@ class Position(Section):
     """Optimizer steps taken."""
     seconds: float = 0.0
     """Seconds spent in them."""
-    loss: float = float("nan")
-    """Running mean of the training loss."""
+    loss: float | None = None
+    """Running mean of the training loss; None before the first step."""
     validation_loss: float | None = None
     """As last measured."""
 

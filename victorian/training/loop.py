@@ -39,9 +39,9 @@ class Trained:
 
 
 def check_split(recipe: Recipe, world_size: int) -> None:
-    """ConfigError's cousin for a number of workers that cannot share a step: TrainingError with those that can."""
+    """TrainingError, with the numbers that would work, for workers that cannot share a step evenly."""
     sequences = recipe.sequences_per_step
-    if sequences % world_size:
+    if world_size < 1 or sequences % world_size:
         fits = ", ".join(str(n) for n in range(1, min(sequences, 64) + 1) if sequences % n == 0)
         raise TrainingError(
             f"{sequences} windows a step cannot be shared evenly by {world_size} workers; use one of {fits}"
@@ -97,7 +97,7 @@ def train(
             raise TrainingError(
                 f"the loss became {loss} at step {step + 1}; lower the learning rate or use bf16 or fp32"
             )
-        smooth = loss if step == 0 else 0.9 * position.loss + 0.1 * loss
+        smooth = loss if position.loss is None else 0.9 * position.loss + 0.1 * loss
         position = Position(step=step + 1, seconds=total_seconds, loss=smooth, validation_loss=position.validation_loss)
         now_spent = _spent(config, position)
         measured = judge is not None and (position.step % config.validation_every_steps == 0 or now_spent >= 1.0)
@@ -113,7 +113,7 @@ def train(
                     loss=loss,
                     validation_loss=position.validation_loss if measured else None,
                     learning_rate=rate,
-                    gradient_norm=norm,
+                    gradient_norm=norm if math.isfinite(norm) else None,
                     seconds=round(position.seconds, 4),
                     tokens_per_second=round(config.tokens_per_step / seconds, 1),
                     outside=round(1 - inside / (time.perf_counter() - began), 5),

@@ -1,11 +1,12 @@
 """The record of a run: one JSON object a line, a line a step, for whoever wants to watch or draw it."""
 
-import json
 import os
 from pathlib import Path
 from typing import Literal
 
-from victorian.config import Section
+from pydantic import ValidationError
+
+from victorian.config import Section, first_problem
 from victorian.errors import StorageError
 
 METRICS = "metrics.jsonl"
@@ -24,7 +25,8 @@ class StepRecord(Section):
     validation_loss: float | None = None
     """Where this step was followed by a look at it, nats a token."""
     learning_rate: float
-    gradient_norm: float
+    gradient_norm: float | None
+    """Before clipping; None where it overflowed and the step was skipped."""
     seconds: float
     """Seconds of training since the run began, over all its restarts."""
     tokens_per_second: float
@@ -58,11 +60,15 @@ class JsonLines:
 
 
 def read_records(path: Path) -> list[StepRecord]:
-    """The records of a run so far; a last line that is still being written is left out."""
+    """The records of a run so far; a last line that is still being written is left out.
+
+    Raises:
+        StorageError: naming the file, if a whole line of it is damaged.
+    """
     if not path.is_file():
         return []
-    records = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            records.append(StepRecord.model_validate(json.loads(line)))
-    return records
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    try:
+        return [StepRecord.model_validate_json(line) for line in lines if line.endswith("\n")]
+    except ValidationError as error:
+        raise StorageError(f"{path} is damaged ({first_problem(error)}): remove it; only the chart needs it") from error

@@ -3,6 +3,7 @@
 Micikevicius et al. 2018, "Mixed Precision Training", https://arxiv.org/abs/1710.03740.
 """
 
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -35,16 +36,13 @@ class Precision:
         """
         for part in optimizer.parts:
             self._scaler.unscale_(part)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-        for part in optimizer.parts:
-            self._scaler.step(part)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+        # The scaler judges each optimizer by its own gradients, but one overflow has spoiled the common norm of all.
+        if math.isfinite(norm) or not self._scaler.is_enabled():
+            for part in optimizer.parts:
+                self._scaler.step(part)
         self._scaler.update()
-        return float(norm)
-
-    @property
-    def scale(self) -> float:
-        """The loss scale in force; 1 where none is needed."""
-        return float(self._scaler.get_scale())
+        return norm
 
     def state(self) -> dict[str, float]:
         return {key: float(value) for key, value in self._scaler.state_dict().items()}
