@@ -23,7 +23,7 @@ TINY = Recipe(
     name="tiny",
     model=ModelConfig(layers=4, channels=256, heads=4, context=256, vocabulary=8_256, dropout=0.0),
     tokens=TokensConfig(ranks=8_192, tokens_per_shard=4_000_000),
-    optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, matrix_learning_rate=0.02),
+    optimizer=OptimizerConfig(name="muon", learning_rate=6e-3, matrix_learning_rate=0.02),
     schedule=ScheduleConfig(warmup_steps=5, decay="linear", hold=0.4),
     training=TrainingConfig(
         tokens_per_step=4_096,
