@@ -26,7 +26,7 @@ from victorian.device import pick_device, use_threads
 from victorian.model.gpt2 import GPT
 from victorian.tokens.batches import Batches
 from victorian.tokens.bpe import Tokens
-from victorian.tokens.shards import TokenStream
+from victorian.tokens.stream import TokenStream
 from victorian.training.evaluation import Score, score_batch, score_windows
 
 PRESETS = {"`xz -9`": 9, "`xz -9e`": 9 | lzma.PRESET_EXTREME}

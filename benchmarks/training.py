@@ -25,7 +25,8 @@ from victorian.corpus.sources import SAMPLE
 from victorian.device import use_threads
 from victorian.recipes import TINY
 from victorian.storage import open_storage, sha256
-from victorian.tokens.shards import MANIFEST, open_split, read_manifest
+from victorian.tokens.manifest import MANIFEST, read_manifest
+from victorian.tokens.stream import open_split
 from victorian.training.loop import train
 from victorian.training.monitors import METRICS, StepRecord, read_records
 from victorian.training.worker import LocalWorker

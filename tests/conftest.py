@@ -1,23 +1,36 @@
 """What tests share: small books, a data set, a trained toy artifact, free ports. Built once a session."""
 
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from victorian.artifact import new_record, write_artifact
-from victorian.config import ModelConfig, OptimizerConfig, Recipe, ScheduleConfig, TokensConfig, TrainingConfig
-from victorian.corpus.sources import find_books
+from victorian.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    TokensConfig,
+    TrainingConfig,
+)
 from victorian.device import use_threads
 from victorian.storage import open_storage, sha256
-from victorian.tokens.packing import pack, place
-from victorian.tokens.shards import MANIFEST, Manifest, ShardEntry, open_split, read_manifest, write_manifest
-from victorian.tokens.units import assemble, cut_shard, plan_shards, tokenize_unit
+from victorian.tokens.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
+from victorian.tokens.packing import Unit
+from victorian.tokens.preparation import prepare_with
+from victorian.tokens.stream import open_split
+from victorian.tokens.units import Part, ShardPlan, cut_shard, tokenize_unit
 from victorian.training.loop import train
 from victorian.training.worker import LocalWorker
 
-pytest_plugins = ["tests.running_service"]
+pytest_plugins = ["tests.running_service", "tests.object_store"]
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and so would every command that it tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOY = Recipe(
     name="toy",
@@ -38,18 +51,29 @@ TOY = Recipe(
 """A run of a second: small in every direction, with accumulation, dropout, validation and checkpoints in it."""
 
 
-def prepare_plainly(source: str, output: Path, tokens: TokensConfig, unit_bytes: int = 50_000) -> Manifest:
+class PlainWorkers:
+    """The work of a preparation in this process, without Ray; units are taken in the order that is asked for."""
+
+    def __init__(self, order: Callable[[list[int]], list[int]] = lambda indexes: indexes) -> None:
+        self._order = order
+        self.tokenized: list[int] = []
+        """Units whose parts were made, and not found."""
+
+    def tokenize(self, units: Sequence[Unit], output: str, data: DataConfig) -> Iterator[tuple[int, Part]]:
+        for index in self._order(list(range(len(units)))):
+            part = tokenize_unit(units[index], open_storage(output), data)
+            if not part.reused:
+                self.tokenized.append(index)
+            yield index, part
+
+    def cut(self, plans: Sequence[ShardPlan], output: str) -> Iterator[ShardEntry]:
+        for index in self._order(list(range(len(plans)))):
+            yield cut_shard(plans[index], open_storage(output))
+
+
+def prepare_plainly(source: str, output: Path | str, data: DataConfig, unit_bytes: int = 50_000) -> Manifest:
     """Corpus to shards in this process: the same passes as Ray Data's, without Ray."""
-    storage = open_storage(output)
-    books = find_books(source)
-    units = pack(books, unit_bytes)
-    parts = [tokenize_unit(unit, storage, tokens) for unit in units]
-    counts = {u.split: [p.tokens for v, p in zip(units, parts, strict=True) if v.split == u.split] for u in units}
-    slices = {split: place(of_split, tokens.tokens_per_shard) for split, of_split in counts.items()}
-    shards: list[ShardEntry] = [cut_shard(plan, storage) for plan in plan_shards(units, parts, slices)]
-    manifest = assemble(books, units, parts, shards, tokens)
-    write_manifest(storage, manifest)
-    return manifest
+    return prepare_with(PlainWorkers(), source, str(output), data, unit_bytes=unit_bytes).manifest
 
 
 def train_plainly(recipe: Recipe, data: Path, run: Path) -> Path:
@@ -80,7 +104,7 @@ def toy() -> Recipe:
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample books as shards of the toy recipe."""
     folder = tmp_path_factory.mktemp("data") / "toy"
-    prepare_plainly("sample", folder, TOY.tokens)
+    prepare_plainly("sample", folder, TOY.data)
     return folder
 
 

@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 
 from tests.running_service import soon
-from tests.tokens.test_shards import contents
 from victorian.training.monitors import read_records
 
 pytestmark = pytest.mark.faults
@@ -75,16 +74,3 @@ def test_training_killed_at_random_moments_ends_with_the_bits_of_a_run_that_was_
         assert losses[0] == losses[1]
         first, second = (safetensors.torch.load_file(f / "artifact" / "model.safetensors") for f in folders)
         assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.timeout(1800)
-def test_preparing_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    assert run(["prepare", "sample", "--output", "whole"], tmp_path) == 0
-    dice = random.Random(1837)
-    for attempt in range(5):
-        kills = 0
-        command = ["prepare", "sample", "--output", f"cut-{attempt}"]
-        while run(command, tmp_path, kill_after=dice.uniform(4, 12) if kills < 3 else None) != 0:
-            kills += 1
-            assert kills <= 3, (tmp_path / "log").read_text()[-3000:]
-        assert contents(tmp_path / f"cut-{attempt}") == contents(tmp_path / "whole")

@@ -1,5 +1,7 @@
 """Local storage: whole writes, conditional writes, verified reads."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -87,8 +89,40 @@ def test_a_changed_blob_is_named(tmp_path: Path) -> None:
 
 
 def test_other_schemes_are_refused_in_words() -> None:
-    with pytest.raises(StorageError, match="expected a local folder, got 's3://bucket'"):
-        open_storage("s3://bucket")
+    with pytest.raises(StorageError, match="expected a local folder, s3:// or gs://, got 'ftp://host'"):
+        open_storage("ftp://host")
+
+
+def test_a_folder_that_cannot_be_read_does_not_look_empty(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    storage = open_storage(tmp_path / "file")
+    with pytest.raises(StorageError, match="cannot read"):
+        storage.entries()
+    assert open_storage(tmp_path / "absent").entries() == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the system refuses the write in the same way."""
+    code = f"""
+import resource, signal
+from victorian.errors import StorageError
+from victorian.storage import open_storage
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+storage = open_storage({str(tmp_path)!r})
+piece = b"x" * 60_000
+for write in (lambda: storage.write("whole", piece * 3), lambda: storage.write_pieces("pieces", [piece] * 3)):
+    try:
+        write()
+    except StorageError as error:
+        print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.partition(":")[0] for line in told] == [
+        f"cannot write {tmp_path / 'whole'}",
+        f"cannot write {tmp_path / 'pieces'}",
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:

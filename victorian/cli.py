@@ -6,7 +6,7 @@ A user's mistake ends with one line and exit code 2, Ctrl-C with 130. Anything e
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic import ValidationError
@@ -14,12 +14,15 @@ from rich.console import Console
 
 from victorian.command_line import Verbs, parse, refuse_relative_paths, resolve_recipe
 from victorian.config import (
+    CleaningConfig,
+    DataConfig,
     EngineConfig,
     ModelConfig,
     OptimizerConfig,
     Recipe,
     SamplingParameters,
     ScheduleConfig,
+    SelectionConfig,
     ServiceConfig,
     TokensConfig,
     TrainingConfig,
@@ -29,7 +32,12 @@ from victorian.config import (
 from victorian.errors import ConfigError, RequestError, ServiceError, VictorianError
 from victorian.recipes import RECIPES
 
+if TYPE_CHECKING:
+    from victorian.tokens.manifest import Manifest
+
 DESCRIPTION = "Train a language model of your own on old books with Ray, and put it in front of readers."
+MOST_NAMED = 20
+"""Books that are named one by one on the terminal when they are left out."""
 RecipeName = Annotated[str, tyro.conf.arg(name="recipe", help=f"Recipe to begin with: {', '.join(RECIPES)}.")]
 
 
@@ -37,39 +45,47 @@ def verbs(recipe: Recipe) -> Verbs:
     """The verbs, with the flags of a recipe at that recipe's values."""
 
     def prepare(
-        source: tyro.conf.Positional[str],
-        output: str,
+        source: tyro.conf.Positional[str] = "",
+        output: str = "",
         recipe_name: RecipeName = recipe.name,
         tokens: TokensConfig = recipe.tokens,
+        cleaning: CleaningConfig = recipe.cleaning,
+        selection: SelectionConfig = recipe.selection,
         overwrite: bool = False,
+        verify: str = "",
     ) -> None:
-        """Tokenize a corpus into shards with Ray Data.
+        """Clean, select and tokenize a corpus into shards with Ray Data.
 
         Args:
-            source: A folder in PG19's layout or of .txt files, or `sample` for the books in this package.
-            output: Folder for the shards and their manifest.
+            source: A folder in PG19's layout, of .txt or of .parquet files, here or under s3:// or gs://;
+                `hf:OWNER/NAME` for a data set of the Hugging Face hub; `sample` for the books in this package.
+            output: Folder, here or under s3://, for the shards, their manifest and report.html.
             overwrite: Replace another data set in the output folder.
+            verify: Instead of preparing, read this data set back and check every hash and count.
         """
+        if verify:
+            if source or output:
+                raise ConfigError("--verify checks a data set that is there: give it without a source and --output")
+            from victorian.tokens.preparation import verify_data
+
+            tell(verify_data(verify))
+            say(f"{verify} is whole: every hash and count is what the manifest says")
+            return
+        if not source or not output:
+            raise ConfigError("prepare wants a source and --output (see `victorian prepare --help`)")
         from victorian.cluster.session import session
 
         with session():
             from victorian.cluster.prepare import prepare
-            from victorian.reports.progress import live_line
+            from victorian.reports.progress import live_line, watch_preparing
 
-            console = Console()
-            with live_line(console, "tokens") as show:
-                made = prepare(
-                    source,
-                    output,
-                    tokens,
-                    overwrite,
-                    lambda p: show(p.bytes / max(1, p.bytes_total), f"{p.books} books  {p.tokens:,} tokens"),
-                )
-        for split, entry in made.manifest.splits.items():
-            say(f"{split}: {len(entry.books)} books, {entry.tokens:,} tokens, {len(entry.shards)} shards")
-        for book in made.manifest.dropped:
-            say(f"left out: {book.id} ({book.reason})")
-        say(f"{output} " + ("was there and whole: reused" if made.reused else "is ready"))
+            data = DataConfig(tokens=tokens, cleaning=cleaning, selection=selection)
+            with live_line(Console(), "tokens", plain_seconds=None) as show:
+                made = prepare(source, output, data, overwrite, watch_preparing(show))
+        tell(made.manifest)
+        if made.run and made.run.units_reused:
+            say(f"{made.run.units_reused} of {made.run.units} units of books had been done by an earlier run")
+        say(f"{output} " + ("was there and whole: reused" if made.reused else "is ready; report.html shows it"))
 
     def train(
         data: str,
@@ -95,6 +111,8 @@ def verbs(recipe: Recipe) -> Verbs:
             name=recipe.name,
             model=model,
             tokens=tokens,
+            cleaning=recipe.cleaning,
+            selection=recipe.selection,
             optimizer=optimizer,
             schedule=schedule,
             training=training,
@@ -233,6 +251,8 @@ def verbs(recipe: Recipe) -> Verbs:
         name: tyro.conf.Positional[str] = recipe.name,
         model: ModelConfig = recipe.model,
         tokens: TokensConfig = recipe.tokens,
+        cleaning: CleaningConfig = recipe.cleaning,
+        selection: SelectionConfig = recipe.selection,
         optimizer: OptimizerConfig = recipe.optimizer,
         schedule: ScheduleConfig = recipe.schedule,
         training: TrainingConfig = recipe.training,
@@ -248,6 +268,8 @@ def verbs(recipe: Recipe) -> Verbs:
             name=recipe.name,
             model=model,
             tokens=tokens,
+            cleaning=cleaning,
+            selection=selection,
             optimizer=optimizer,
             schedule=schedule,
             training=training,
@@ -292,6 +314,16 @@ def verbs(recipe: Recipe) -> Verbs:
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def tell(manifest: "Manifest") -> None:
+    """What a data set holds, and how many books were left out for which reason."""
+    for split, entry in manifest.splits.items():
+        say(f"{split}: {len(entry.books):,} books, {entry.tokens:,} tokens, {len(entry.shards)} shards")
+    for book in manifest.dropped[:MOST_NAMED]:
+        say(f"left out: {book.id} ({book.reason}{': ' * bool(book.detail)}{book.detail})")
+    if len(manifest.dropped) > MOST_NAMED:
+        say(f"left out: {len(manifest.dropped) - MOST_NAMED:,} more, named in the report")
 
 
 def main(job: str | None = None) -> None:

@@ -6,6 +6,8 @@ Knows no hardware and no files. The same types serve the command line (flags are
 
 import json
 import os
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +19,9 @@ GPT2_RANKS = 50_256
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 """Where a service is looked for unless VICTORIAN_URL or a flag says otherwise."""
+
+DEFAULT_CACHE = "~/.cache/victorian"
+DEFAULT_CACHE_BYTES = 64 * 2**30
 
 
 class Section(BaseModel):
@@ -53,6 +58,56 @@ class TokensConfig(Section):
     """The first N ranks of the GPT-2 encoding that are used; `<|endoftext|>` is then id N."""
     tokens_per_shard: int = Field(100_000_000, ge=1024)
     """Tokens in every shard of a split but the last."""
+
+
+class CleaningConfig(Section):
+    """What is done to a book's text before it becomes tokens; each step is a function of its own."""
+
+    invalid_utf8: Literal["repair", "drop"] = "repair"
+    """Books that are not UTF-8: read them in the encoding they were probably written in, or leave them out."""
+    boilerplate: bool = True
+    """Take off Project Gutenberg's headers, licences and production credits."""
+    transcriber_notes: bool = True
+    """Take out the notes of those who typed the book."""
+    damage: bool = True
+    """Mend text that was once decoded wrongly, and drop control characters."""
+    typography: bool = True
+    """Write quotation marks, dashes, spaces and ligatures in one way."""
+    join_lines: bool = True
+    """Join lines that were broken only because the page was full; verse and headings keep theirs."""
+
+
+class SelectionConfig(Section):
+    """Which books are kept. Every book that is not is recorded with its reason."""
+
+    language: str | None = Field("en", pattern=r"^[a-z]{2}$")
+    """ISO 639-1 code of the one language that is kept; none keeps all."""
+    least_words: int = Field(100, ge=1)
+    """Words that a book must have after cleaning."""
+    first_year: int | None = None
+    """First year of publication that is kept. A book without a year is kept."""
+    last_year: int | None = 1918
+    """Last year of publication that is kept. A book without a year is kept."""
+    edition_similarity: float | None = Field(0.7, gt=0, le=1)
+    """Share of common shingles (Jaccard) from which two training books are editions of one; the longest stays."""
+    held_out_overlap: float | None = Field(0.05, gt=0, le=1)
+    """Share of a validation or test book, or of the training book, in common: a training book with more is left out."""
+    missing_texts: Literal["refuse", "drop"] = "refuse"
+    """Books that the metadata name and that are not there: end with an error, or record them as left out."""
+
+    @model_validator(mode="after")
+    def _years_in_order(self) -> Self:
+        if self.first_year is not None and self.last_year is not None and self.first_year > self.last_year:
+            raise ValueError(f"the first year, {self.first_year}, comes after the last, {self.last_year}: swap them")
+        return self
+
+
+class DataConfig(Section):
+    """Everything that a data set's bytes depend on, beside its books."""
+
+    tokens: TokensConfig = TokensConfig()
+    cleaning: CleaningConfig = CleaningConfig()
+    selection: SelectionConfig = SelectionConfig()
 
 
 class OptimizerConfig(Section):
@@ -119,6 +174,8 @@ class Recipe(Section):
     """Name of the recipe that this one is or was derived from."""
     model: ModelConfig = ModelConfig()
     tokens: TokensConfig = TokensConfig()
+    cleaning: CleaningConfig = CleaningConfig()
+    selection: SelectionConfig = SelectionConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
@@ -141,6 +198,11 @@ class Recipe(Section):
         if (training.steps is None) == (training.seconds is None):
             raise ValueError("give a budget in steps or in seconds, one of the two")
         return self
+
+    @property
+    def data(self) -> DataConfig:
+        """What `prepare` needs of it."""
+        return DataConfig(tokens=self.tokens, cleaning=self.cleaning, selection=self.selection)
 
     @property
     def sequences_per_step(self) -> int:
@@ -232,3 +294,27 @@ def differences(ours: Section, theirs: Section) -> list[str]:
 def service_url() -> str:
     """The service that clients talk to: VICTORIAN_URL, else this machine's port 8000."""
     return os.environ.get("VICTORIAN_URL", DEFAULT_URL)
+
+
+class CacheSettings(Section):
+    """Where a machine keeps the shards that it has fetched from an object store."""
+
+    folder: Path
+    """Absolute, on a disk of the machine itself: a cache is shared by its processes and not with other machines."""
+    max_bytes: int = Field(ge=1)
+    """Bytes that the cache may hold."""
+
+
+def cache_settings() -> CacheSettings:
+    """VICTORIAN_CACHE, else `~/.cache/victorian`, and VICTORIAN_CACHE_BYTES, else 64 GiB; ConfigError for bad ones."""
+    folder = Path(os.environ.get("VICTORIAN_CACHE") or DEFAULT_CACHE)
+    size = os.environ.get("VICTORIAN_CACHE_BYTES") or str(DEFAULT_CACHE_BYTES)
+    try:
+        folder = folder.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{folder} has no home to stand in: set VICTORIAN_CACHE to an absolute folder") from error
+    if not folder.is_absolute():
+        raise ConfigError(f"expected an absolute folder in VICTORIAN_CACHE, got {str(folder)!r}")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", size):
+        raise ConfigError(f"expected a number of bytes in VICTORIAN_CACHE_BYTES, such as 68719476736, got {size!r}")
+    return CacheSettings(folder=folder, max_bytes=int(size))

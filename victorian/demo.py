@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +26,7 @@ from victorian.corpus.book import BookReference
 from victorian.corpus.sources import SAMPLE, find_books, fingerprint
 from victorian.errors import ServiceError
 from victorian.reports.loss_chart import draw_losses
-from victorian.reports.progress import clock, live_line, watch_training
+from victorian.reports.progress import clock, live_line, watch_preparing, watch_training
 from victorian.storage import sha256
 
 HOST = "127.0.0.1"
@@ -47,7 +47,7 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
         raise ServiceError(f"service and page cannot share port {port}: choose another --app-port")
     for wanted in [port] if once else [port, app_port]:
         require_free_port(HOST, wanted)
-    books = find_books(corpus)
+    books = find_books(corpus, recipe.selection.missing_texts).books
     stages.done("corpus", f"{len(books)} books" + (" of our own pastiche" if corpus == SAMPLE else ""))
     with terminating_like_interrupt(), session():
         stages.done("Ray", "a cluster on this machine")
@@ -71,7 +71,7 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
             serve.stop()
 
 
-def train_on_corpus(corpus: str, books: list[BookReference], recipe: Recipe, output: str, stages: "Stages") -> str:
+def train_on_corpus(corpus: str, books: Sequence[BookReference], recipe: Recipe, output: str, stages: "Stages") -> str:
     """Corpus to artifact; returns the artifact."""
     from victorian.cluster.prepare import prepare
     from victorian.cluster.train import train_run
@@ -79,14 +79,9 @@ def train_on_corpus(corpus: str, books: list[BookReference], recipe: Recipe, out
     name = re.sub(r"[^a-z0-9]+", "-", Path(corpus).resolve().name.lower()).strip("-") or SAMPLE
     # Names carry a hash of what the result depends on: another corpus or recipe never meets an old folder.
     identity = fingerprint(books)
-    data = f"{output}/data/{name}-{sha256((identity + recipe.tokens.model_dump_json()).encode())[:8]}"
+    data = f"{output}/data/{name}-{sha256((identity + recipe.data.model_dump_json()).encode())[:8]}"
     with live_line(stages.console, "tokens") as show:
-        prepared = prepare(
-            corpus,
-            data,
-            recipe.tokens,
-            progress=lambda p: show(p.bytes / max(1, p.bytes_total), f"{p.books} books  {p.tokens:,} tokens"),
-        )
+        prepared = prepare(corpus, data, recipe.data, progress=watch_preparing(show))
     train = prepared.manifest.splits["train"]
     stages.done("tokens", f"{train.tokens:,} for training, in {data}", prepared.reused)
 

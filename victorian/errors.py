@@ -4,6 +4,7 @@
     ├── ConfigError       a recipe, a flag or a setting that cannot be
     ├── CorpusError       books that are missing, empty or unreadable
     ├── StorageError      a place that cannot be read or written, or whose bytes are not what was written
+    │   └── TakenError        ... because something of that name is there already
     ├── DataError         shards that are missing, corrupt or of another vocabulary
     ├── TrainingError     a run that cannot start or go on
     ├── ArtifactError     a model directory that is missing, corrupt or of another vocabulary
@@ -29,6 +30,10 @@ class CorpusError(VictorianError, ValueError):
 
 class StorageError(VictorianError, OSError):
     """A location cannot be read or written, or does not hold the bytes that were written."""
+
+
+class TakenError(StorageError):
+    """Something of that name is there already, and was to be written only if it was not."""
 
 
 class DataError(VictorianError, ValueError):

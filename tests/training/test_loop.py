@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,10 @@ from victorian.device import use_threads
 from victorian.errors import DataError, StorageError, TrainingError
 from victorian.model.gpt2 import GPT
 from victorian.storage import open_storage
-from victorian.tokens.shards import TokenStream, open_split, read_manifest
+from victorian.tokens.bpe import Tokens
+from victorian.tokens.manifest import read_manifest
+from victorian.tokens.prefetch import BATCHES_AHEAD
+from victorian.tokens.stream import TokenStream, open_split
 from victorian.training.loop import Trained, check_split, train
 from victorian.training.monitors import StepRecord, read_records
 from victorian.training.optimizer import Optimizer
@@ -33,10 +38,40 @@ def split(data: Path, name: str) -> TokenStream:
     return open_split(storage, read_manifest(storage), name)  # type: ignore[arg-type]
 
 
-def run(recipe: Recipe, data: Path, folder: Path, worker: LocalWorker | None = None) -> Trained:
+def run(
+    recipe: Recipe, data: Path, folder: Path, worker: LocalWorker | None = None, batches_ahead: int = BATCHES_AHEAD
+) -> Trained:
     use_threads()
     worker = worker or LocalWorker(folder)
-    return train(recipe, split(data, "train"), split(data, "validation"), worker, folder / "metrics.jsonl")
+    training, validation = split(data, "train"), split(data, "validation")
+    return train(recipe, training, validation, worker, folder / "metrics.jsonl", batches_ahead)
+
+
+def what_was_learnt(folder: Path) -> list[tuple[object, ...]]:
+    """Everything in a run's records that does not depend on the clock."""
+    records = read_records(folder / "metrics.jsonl")
+    return [(r.step, r.loss, r.gradient_norm, r.validation_loss, r.learning_rate) for r in records]
+
+
+def reading_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+
+
+class SlowStream(TokenStream):
+    """Tokens on a disk that takes 2 ms to find a window."""
+
+    def read(self, start: int, stop: int) -> Tokens:
+        time.sleep(0.002)
+        return super().read(start, stop)
+
+
+class BrokenStream(TokenStream):
+    """Tokens of which the second half cannot be read any more."""
+
+    def read(self, start: int, stop: int) -> Tokens:
+        if stop > self.length // 2:
+            raise DataError("the disk is gone")
+        return super().read(start, stop)
 
 
 class DiesAt(LocalWorker):
@@ -77,11 +112,48 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(
     resumed = run(recipe, toy_data, tmp_path / "cut")
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    losses = [
-        [(r.step, r.loss, r.gradient_norm, r.validation_loss) for r in read_records(tmp_path / f / "metrics.jsonl")]
-        for f in ("whole", "cut")
-    ]
-    assert losses[0] == losses[1]
+    assert what_was_learnt(tmp_path / "whole") == what_was_learnt(tmp_path / "cut")
+
+
+def test_batches_built_ahead_change_nothing(toy_data: Path, tmp_path: Path) -> None:
+    models = [run(TOY, toy_data, tmp_path / str(ahead), batches_ahead=ahead).model for ahead in (0, 1, 4)]
+    for name, tensor in models[0].state_dict().items():
+        assert all(torch.equal(tensor, model.state_dict()[name]) for model in models[1:]), name
+    assert what_was_learnt(tmp_path / "0") == what_was_learnt(tmp_path / "1") == what_was_learnt(tmp_path / "4")
+
+
+def test_a_run_may_be_gone_on_with_without_the_batches_ahead(toy_data: Path, tmp_path: Path) -> None:
+    run(TOY, toy_data, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", 4))
+    run(TOY, toy_data, tmp_path / "cut", batches_ahead=0)
+    assert what_was_learnt(tmp_path / "whole") == what_was_learnt(tmp_path / "cut")
+
+
+def test_the_wait_for_data_is_written_down(toy_data: Path, tmp_path: Path) -> None:
+    use_threads()
+    stream = split(toy_data, "train")
+    slow = SlowStream(stream.shards, stream.starts, stream.length)
+    recipe = changed(training={"steps": 3})
+    train(recipe, slow, None, LocalWorker(tmp_path), tmp_path / "metrics.jsonl", batches_ahead=0)
+    assert all(0.016 <= record.data_wait < 1 for record in read_records(tmp_path / "metrics.jsonl"))  # 8 windows
+
+
+def test_no_thread_outlives_a_run(toy_data: Path, tmp_path: Path) -> None:
+    run(changed(training={"steps": 2}), toy_data, tmp_path / "whole")
+    assert not reading_threads()
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", 4))
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("ahead", [0, BATCHES_AHEAD])
+def test_tokens_that_cannot_be_read_end_the_run(toy_data: Path, tmp_path: Path, ahead: int) -> None:
+    stream = split(toy_data, "train")
+    broken = BrokenStream(stream.shards, stream.starts, stream.length)
+    with pytest.raises(DataError, match="the disk is gone"):
+        train(TOY, broken, None, LocalWorker(tmp_path), tmp_path / "metrics.jsonl", ahead)
+    assert not reading_threads()
 
 
 def test_accumulation_gives_the_same_step(toy_data: Path, tmp_path: Path) -> None:

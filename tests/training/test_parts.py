@@ -13,7 +13,8 @@ from victorian.config import OptimizerConfig, ScheduleConfig
 from victorian.model.gpt2 import GPT
 from victorian.storage import open_storage
 from victorian.tokens.batches import Batches
-from victorian.tokens.shards import open_split, read_manifest
+from victorian.tokens.manifest import read_manifest
+from victorian.tokens.stream import open_split
 from victorian.training.evaluation import Score, score_windows
 from victorian.training.optimizer import Optimizer
 from victorian.training.schedule import rate_factor

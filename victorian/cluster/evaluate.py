@@ -12,7 +12,8 @@ from victorian.device import cores, pick_device, use_threads
 from victorian.errors import ConfigError, DataError
 from victorian.storage import open_storage
 from victorian.tokens.batches import Batches
-from victorian.tokens.shards import open_split, read_manifest
+from victorian.tokens.manifest import read_manifest
+from victorian.tokens.stream import open_split
 from victorian.training.evaluation import Score, score_windows
 
 

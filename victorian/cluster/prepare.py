@@ -1,168 +1,87 @@
-"""Ray Data: corpus to shards, by the two passes of `tokens.units`."""
+"""Ray Data: the work between books and shards, spread over the machines of a cluster."""
 
 import logging
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import ray
 import ray.data
 
-from victorian.config import TokensConfig
-from victorian.corpus.sources import find_books, fingerprint
+from victorian.config import DataConfig
 from victorian.errors import CorpusError, DataError, StorageError, VictorianError
-from victorian.storage import Storage, open_storage
-from victorian.tokens.packing import Unit, pack, place
-from victorian.tokens.shards import MANIFEST, Manifest, ShardEntry, read_manifest, verify, write_manifest
-from victorian.tokens.units import PARTS, Part, ShardPlan, assemble, cut_shard, plan_shards, tokenize_unit
-
-UNIT_BYTES = 4 * 1024 * 1024
-"""Text of one task: a few seconds of work, so that progress shows and little is lost with a worker."""
-
-
-@dataclass(frozen=True)
-class PrepareProgress:
-    """How far the first pass is."""
-
-    books: int
-    books_total: int
-    bytes: int
-    bytes_total: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A data set, and whether it was there before."""
-
-    manifest: Manifest
-    reused: bool
-
-
-def _tokenize_batch(batch: Any, output: str, tokens: str) -> Any:
-    """A task of the first pass. Tasks and not actors: Ray keeps worker processes, and the encoding is kept in each.
-
-    A problem of ours is returned and not raised: Ray Data hands on an exception's traceback, but not the exception.
-    """
-    storage, settings = open_storage(output), TokensConfig.model_validate_json(tokens)
-    part = problem = ""
-    try:
-        part = tokenize_unit(Unit.model_validate_json(batch["unit"][0]), storage, settings).model_dump_json()
-    except VictorianError as error:
-        problem = f"{type(error).__name__}:{error}"
-    return {"index": [batch["index"][0]], "part": [part], "problem": [problem]}
-
-
-def _raise_problem(problem: str) -> None:
-    """The error that a task returned, as what it was."""
-    name, _, message = problem.partition(":")
-    raise {kind.__name__: kind for kind in (CorpusError, StorageError)}.get(name, VictorianError)(message)
-
-
-def _cut(batch: Any, output: str) -> Any:
-    """A task of the second pass."""
-    shard = problem = ""
-    try:
-        shard = cut_shard(ShardPlan.model_validate_json(batch["plan"][0]), open_storage(output)).model_dump_json()
-    except VictorianError as error:
-        problem = f"{type(error).__name__}:{error}"
-    return {"shard": [shard], "problem": [problem]}
+from victorian.reports.corpus_report import render_corpus_report
+from victorian.storage import open_storage
+from victorian.tokens.manifest import ShardEntry
+from victorian.tokens.packing import Unit
+from victorian.tokens.preparation import Prepared, PrepareProgress, prepare_with
+from victorian.tokens.units import Part, ShardPlan, cut_shard, tokenize_unit
 
 
 def prepare(
     source: str,
     output: str,
-    tokens: TokensConfig,
+    data: DataConfig,
     overwrite: bool = False,
     progress: Callable[[PrepareProgress], None] = lambda _: None,
 ) -> Prepared:
-    """Tokenize a corpus into shards at `output`, or find that they are there. Needs a Ray session.
-
-    Raises:
-        CorpusError: if the corpus is missing, empty, or holds a book that cannot be read.
-        DataError: if `output` holds something else and `overwrite` is not given.
-    """
-    books = find_books(source)
-    storage = open_storage(output)
-    if found := _existing(storage, fingerprint(books), tokens, overwrite):
-        return Prepared(found, reused=True)
-    units = pack(books, UNIT_BYTES)
+    """`tokens.preparation.prepare_with` on a cluster. Needs a Ray session."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # `progress` says what there is to say
     ray.data.DataContext.get_current().enable_progress_bars = False
-    parts = _tokenize(units, storage.uri, tokens, progress)
-    totals = {
-        unit.split: [p.tokens for u, p in zip(units, parts, strict=True) if u.split == unit.split] for unit in units
-    }
-    if not any(totals.get("train", [])):
-        raise DataError("no training book is left after cleaning and selection: every one is empty")
-    slices = {split: place(counts, tokens.tokens_per_shard) for split, counts in totals.items()}
-    shards = _cut_all(plan_shards(units, parts, slices), storage.uri)
-    manifest = assemble(books, units, parts, shards, tokens)
-    write_manifest(storage, manifest)
-    named = {MANIFEST, *(shard.name for shard in shards)}
-    for key in storage.names():  # of this and of earlier, interrupted runs
-        if key not in named:
-            storage.delete(key)
-    return Prepared(manifest, reused=False)
+    return prepare_with(RayWorkers(), source, output, data, overwrite, progress, render_corpus_report)
 
 
-def _existing(storage: Storage, corpus: str, tokens: TokensConfig, overwrite: bool) -> Manifest | None:
-    """The data set that is asked for, if it is there and whole; refuses to mix with anything else."""
-    ours = re.compile(rf"{re.escape(MANIFEST)}|{PARTS}.+|(train|validation|test)-\d{{5}}\.npy")
-    if strangers := [key for key in storage.names() if not ours.fullmatch(key)]:
-        raise DataError(f"{storage.uri} holds other files ({strangers[0]}): choose an empty --output")
-    if storage.exists(MANIFEST) and not overwrite:
-        manifest = read_manifest(storage)
-        if manifest.corpus_sha256 == corpus and manifest.made_with(tokens):
-            verify(storage, manifest)
-            return manifest
-        raise DataError(
-            f"{storage.uri} holds a data set of another corpus or with other settings: "
-            "choose another --output, or give --overwrite to replace it"
-        )
-    if overwrite:
-        for key in [MANIFEST, *storage.names()]:  # the manifest first: without it there is no data set
-            storage.delete(key)
-    return None
+class RayWorkers:
+    """The tasks of a cluster."""
+
+    def tokenize(self, units: Sequence[Unit], output: str, data: DataConfig) -> Iterator[tuple[int, Part]]:
+        # What is held out first: training books are compared with it, and wait until it is there.
+        order = sorted(range(len(units)), key=lambda index: units[index].split == "train")
+        rows = [{"index": index, "work": units[index].model_dump_json()} for index in order]
+        work = partial(_work, _tokenize, output=output, settings=data.model_dump_json())
+        return ((row["index"], Part.model_validate_json(row["made"])) for row in _spread(rows, work))
+
+    def cut(self, plans: Sequence[ShardPlan], output: str) -> Iterator[ShardEntry]:
+        rows = [{"index": index, "work": plan.model_dump_json()} for index, plan in enumerate(plans)]
+        work = partial(_work, _cut, output=output, settings="")
+        return (ShardEntry.model_validate_json(row["made"]) for row in _spread(rows, work))
 
 
-def _tokenize(
-    units: list[Unit], output: str, tokens: TokensConfig, progress: Callable[[PrepareProgress], None]
-) -> list[Part]:
-    """The first pass: parts in the order of the units, whoever made them."""
-    rows = [{"index": i, "unit": unit.model_dump_json()} for i, unit in enumerate(units)]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        partial(_tokenize_batch, output=output, tokens=tokens.model_dump_json()), batch_size=1
-    )
-    parts: dict[int, Part] = {}
-    size = [sum(book.size for book in unit.books) for unit in units]
+def _spread(rows: list[dict[str, Any]], work: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
+    """A task for every row; the rows that come back, in any order.
+
+    Tasks and not actors: Ray keeps worker processes between tasks, and each of them keeps its encoding.
+    """
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(work, batch_size=1)
     for row in dataset.iter_rows():
         if row["problem"]:
             _raise_problem(row["problem"])
-        parts[row["index"]] = Part.model_validate_json(row["part"])
-        progress(
-            PrepareProgress(
-                books=sum(len(units[i].books) for i in parts),
-                books_total=sum(len(unit.books) for unit in units),
-                bytes=sum(size[i] for i in parts),
-                bytes_total=sum(size),
-                tokens=sum(part.tokens for part in parts.values()),
-            )
-        )
-    return [parts[i] for i in range(len(units))]
+        yield row
 
 
-def _cut_all(plans: list[ShardPlan], output: str) -> list[ShardEntry]:
-    """The second pass: shards in the order of their names."""
-    rows = [{"plan": plan.model_dump_json()} for plan in plans]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        partial(_cut, output=output), batch_size=1
-    )
-    shards = []
-    for row in dataset.iter_rows():
-        if row["problem"]:
-            _raise_problem(row["problem"])
-        shards.append(ShardEntry.model_validate_json(row["shard"]))
-    return sorted(shards, key=lambda shard: shard.name)
+def _work(make: Callable[[str, str, str], str], batch: Any, output: str, settings: str) -> Any:
+    """One task.
+
+    A problem of ours is returned and not raised: Ray Data hands on an exception's traceback, but not the exception.
+    """
+    made = problem = ""
+    try:
+        made = make(str(batch["work"][0]), output, settings)
+    except VictorianError as error:
+        problem = f"{type(error).__name__}:{error}"
+    return {"index": [batch["index"][0]], "made": [made], "problem": [problem]}
+
+
+def _tokenize(unit: str, output: str, settings: str) -> str:
+    data = DataConfig.model_validate_json(settings)
+    return tokenize_unit(Unit.model_validate_json(unit), open_storage(output), data).model_dump_json()
+
+
+def _cut(plan: str, output: str, settings: str) -> str:
+    return cut_shard(ShardPlan.model_validate_json(plan), open_storage(output)).model_dump_json()
+
+
+def _raise_problem(problem: str) -> None:
+    """The error that a task returned, as what it was."""
+    name, _, message = problem.partition(":")
+    kinds = {kind.__name__: kind for kind in (CorpusError, StorageError, DataError)}
+    raise kinds.get(name, VictorianError)(message)

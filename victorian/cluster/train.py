@@ -24,7 +24,8 @@ from victorian.config import Recipe, differences, read_recipe
 from victorian.device import cores, use_threads
 from victorian.errors import TrainingError
 from victorian.storage import Storage, open_storage, sha256
-from victorian.tokens.shards import MANIFEST, Manifest, open_split, read_manifest, verify
+from victorian.tokens.manifest import MANIFEST, Manifest, read_manifest, verify
+from victorian.tokens.stream import open_split
 from victorian.training.loop import check_split, train
 from victorian.training.monitors import METRICS, StepRecord, read_records
 
@@ -122,6 +123,7 @@ def train_run(
     source = open_storage(data)
     manifest = read_manifest(source)
     _check_data(recipe, source, manifest)
+    recipe = recipe.model_copy(update=dict(manifest.data))  # the books were cleaned as their manifest says
     check_split(recipe, workers)
     digest = sha256(source.read(MANIFEST))
     _check_run(storage, recipe, digest, run)

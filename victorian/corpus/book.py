@@ -18,21 +18,22 @@ class BookReference(Section):
     author: str
     year: int | None
     """Year of first publication, if known."""
-    path: str
-    """Absolute path of the text."""
+    root: str
+    """Where the corpus lies: a folder or a URI, as `open_storage` takes it."""
+    key: str
+    """The text's file below the root."""
+    row: int | None = None
+    """Row of the file, where one file holds many books."""
     size: int
-    """Bytes of the file."""
-    sha256: str
-    """Of the file: the same book at another place is the same book, a changed one at the same place is not."""
+    """Bytes of the text; about, where one file holds many books."""
+    version: str
+    """Changes when the text does: the SHA-256 of a local file, or the checksum that an object store keeps of it."""
 
     def identity(self) -> str:
-        """Everything but the place."""
-        return self.model_dump_json(exclude={"path"})
+        """Everything but the root: the same book at another place is the same book."""
+        return self.model_dump_json(exclude={"root"})
 
-
-class Book(Section):
-    """A book and its text."""
-
-    reference: BookReference
-    text: str
-    """The whole text as it was read; cleaning comes after."""
+    @property
+    def place(self) -> str:
+        """The text's file, for people."""
+        return f"{self.root.rstrip('/')}/{self.key}" + ("" if self.row is None else f", row {self.row}")

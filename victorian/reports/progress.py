@@ -7,6 +7,7 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from victorian.tokens.preparation import PrepareProgress
 from victorian.training.monitors import StepRecord
 
 PLAIN_LINE_SECONDS = 15.0
@@ -16,14 +17,18 @@ Show = Callable[[float, str], None]
 
 
 @contextmanager
-def live_line(console: Console, title: str) -> Iterator[Show]:
-    """A progress bar while the context lasts; call what it gives with the share done and a few words."""
+def live_line(console: Console, title: str, plain_seconds: float | None = PLAIN_LINE_SECONDS) -> Iterator[Show]:
+    """A progress bar while the context lasts; call what it gives with the share done and a few words.
+
+    Args:
+        plain_seconds: seconds between two lines where there is no terminal; None for no lines there.
+    """
     if not console.is_terminal:
         last = monotonic()
 
         def say(share: float, words: str) -> None:
             nonlocal last
-            if monotonic() - last >= PLAIN_LINE_SECONDS:
+            if plain_seconds is not None and monotonic() - last >= plain_seconds:
                 last = monotonic()
                 console.print(f"{title} {share:4.0%}  {words}", highlight=False)
 
@@ -37,6 +42,20 @@ def live_line(console: Console, title: str) -> Iterator[Show]:
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         task: TaskID = progress.add_task(title, total=1.0, words="starting")
         yield lambda share, words: progress.update(task, completed=share, words=words)
+
+
+def watch_preparing(show: Show) -> Callable[[PrepareProgress], None]:
+    """Shows books, tokens, speed and time left of a corpus that is being prepared."""
+
+    def watch(progress: PrepareProgress) -> None:
+        left = f"  {clock(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        show(
+            progress.done,
+            f"{progress.books:,} of {progress.books_total:,} books  {progress.tokens:,} tokens  "
+            f"{progress.tokens_per_second:,.0f} tokens/s{left}",
+        )
+
+    return watch
 
 
 def watch_training(show: Show) -> Callable[[StepRecord], None]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from victorian.errors import DataError
-from victorian.tokens.shards import TokenStream
+from victorian.tokens.stream import TokenStream
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Inputs and targets, both int64 of shape (sequences, context); targets are the inputs one token later."""
@@ -59,5 +59,7 @@ class Batches:
     def _read(self, windows: list[int]) -> Batch:
         size = self._context
         rows = [self._stream.read(window * size, (window + 1) * size + 1) for window in windows]
-        tokens = torch.from_numpy(np.stack(rows).astype(np.int64))
-        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        tokens = np.stack(rows)
+        # In numpy: torch would start threads of its own to copy, beside those that train.
+        inputs, targets = (part.astype(np.int64) for part in (tokens[:, :-1], tokens[:, 1:]))
+        return torch.from_numpy(inputs), torch.from_numpy(targets)

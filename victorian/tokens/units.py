@@ -1,35 +1,28 @@
-"""The two passes from books to shards, a unit of work at a time.
+"""The two kinds of work between books and shards, each small enough to be done anywhere, in any order, and again.
 
-First every unit is tokenized into a part, a file of its own beside a record of what is in it. When all are there, a
-prefix sum says where each part's tokens land, and every shard is cut from the parts it needs. Both kinds of work can
-be done in any order, on any machine, and again: a part or shard that is whole is not made twice.
+The first reads, cleans, selects and tokenizes the books of a unit into a part: a file of tokens beside a record of
+what is in it. The second cuts a shard from the parts it needs. A part that is whole is not made twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from pydantic import ValidationError
 
-from victorian.config import Section, TokensConfig
-from victorian.corpus.book import SPLITS, BookReference, Split
-from victorian.corpus.cleaning import CLEANING_VERSION, clean
+from victorian.config import DataConfig, Section, SelectionConfig
+from victorian.corpus.book import BookReference
+from victorian.corpus.cleaning import clean
+from victorian.corpus.decoding import decode
+from victorian.corpus.duplicates import pack_sketch, sketch
 from victorian.corpus.selection import reason_to_drop
-from victorian.corpus.sources import fingerprint, read_book
-from victorian.errors import DataError, StorageError
+from victorian.corpus.sources import read_many
+from victorian.corpus.words import count_words
+from victorian.errors import StorageError
 from victorian.storage import Storage, read_verified, sha256
-from victorian.tokens.bpe import Tokens, get_encoding
-from victorian.tokens.packing import Slice, Unit
-from victorian.tokens.shards import (
-    BookEntry,
-    DroppedEntry,
-    EncodingEntry,
-    Manifest,
-    ShardEntry,
-    SplitEntry,
-    from_npy,
-    shard_name,
-    to_npy,
-)
+from victorian.tokens.bpe import Encoding, Tokens, get_encoding
+from victorian.tokens.manifest import BookEntry, DroppedEntry, ShardEntry
+from victorian.tokens.packing import Unit
+from victorian.tokens.shards import from_npy, npy_pieces, to_npy
 
 PARTS = "parts/"
 
@@ -41,7 +34,11 @@ class Part(Section):
     sha256: str
     tokens: int
     books: tuple[BookEntry, ...]
+    sketches: tuple[str, ...]
+    """Of every book, what `corpus.duplicates` compares; empty where nothing is compared."""
     dropped: tuple[DroppedEntry, ...]
+    reused: bool = False
+    """Whether it was there before."""
 
 
 class ShardPlan(Section):
@@ -51,111 +48,116 @@ class ShardPlan(Section):
     slices: tuple[tuple[str, str, int, int], ...]
     """Part name, its SHA-256, first and last token."""
 
+    @property
+    def tokens(self) -> int:
+        return sum(stop - start for _, _, start, stop in self.slices)
 
-def tokenize_unit(unit: Unit, storage: Storage, tokens: TokensConfig) -> Part:
+
+def tokenize_unit(unit: Unit, storage: Storage, data: DataConfig) -> Part:
     """Write the part of a unit and its record, unless both are there already.
 
     Raises:
         CorpusError: naming the file, if a book cannot be read.
     """
-    name = unit.part_name(f"{CLEANING_VERSION} {tokens.model_dump_json()}")
+    name = unit.part_name(data)
     record_key, data_key = f"{PARTS}{name}.json", f"{PARTS}{name}.npy"
-    if storage.exists(record_key) and storage.exists(data_key):
-        try:
-            done = Part.model_validate_json(storage.read(record_key))
-            read_verified(storage, data_key, done.sha256)
-            return done
-        except (ValidationError, StorageError):
-            storage.delete(record_key)  # not whole, so made again
-    encoding = get_encoding(tokens.ranks)
+    if done := _whole_part(storage, record_key, data_key):
+        return done
+    encoding = get_encoding(data.tokens.ranks)
     pieces: list[Tokens] = []
     books: list[BookEntry] = []
+    sketches: list[str] = []
     dropped: list[DroppedEntry] = []
     offset = 0
-    for reference in unit.books:
-        original = read_book(reference).text
-        text = clean(original)
-        if reason := reason_to_drop(text):
-            dropped.append(DroppedEntry(id=reference.id, split=reference.split, reason=reason))
+    for reference, raw in read_many(unit.books):
+        found = _examine(reference, raw, data)
+        if isinstance(found, DroppedEntry):
+            dropped.append(found)
             continue
-        piece = np.concatenate([np.array([encoding.end_of_text], np.uint16), encoding.encode(text)])
-        books.append(_entry(reference, offset, len(piece), text, original))
+        entry, text = found
+        piece = _encode(text, encoding)
+        books.append(entry.model_copy(update={"offset": offset, "tokens": len(piece)}))
+        sketches.append(pack_sketch(sketch(text)) if _compares(data.selection) else "")
         pieces.append(piece)
         offset += len(piece)
-    data = to_npy(np.concatenate(pieces) if pieces else np.empty(0, np.uint16))
-    storage.write(data_key, data)
-    part = Part(name=name, sha256=sha256(data), tokens=offset, books=tuple(books), dropped=tuple(dropped))
+    tokens = to_npy(np.concatenate(pieces) if pieces else np.empty(0, np.uint16))
+    storage.write(data_key, tokens)
+    part = Part(
+        name=name,
+        sha256=sha256(tokens),
+        tokens=offset,
+        books=tuple(books),
+        sketches=tuple(sketches),
+        dropped=tuple(dropped),
+    )
     storage.write(record_key, part.model_dump_json().encode())
     return part
 
 
 def cut_shard(plan: ShardPlan, storage: Storage) -> ShardEntry:
-    """Write one shard from the parts it needs, each checked against its hash."""
-    pieces = []
-    for part, digest, start, stop in plan.slices:
-        pieces.append(from_npy(read_verified(storage, f"{PARTS}{part}.npy", digest))[start:stop])
-    data = to_npy(np.concatenate(pieces))
-    storage.write(plan.name, data)
-    return ShardEntry(name=plan.name, tokens=sum(map(len, pieces)), sha256=sha256(data))
+    """Write one shard from the parts it needs, each checked against its hash; one part is in memory at a time."""
+
+    def pieces() -> Iterator[Tokens]:
+        for part, digest, start, stop in plan.slices:
+            yield from_npy(read_verified(storage, f"{PARTS}{part}.npy", digest))[start:stop]
+
+    digest = storage.write_pieces(plan.name, npy_pieces(plan.tokens, pieces()))
+    return ShardEntry(name=plan.name, tokens=plan.tokens, sha256=digest)
 
 
-def plan_shards(units: list[Unit], parts: list[Part], slices: Mapping[Split, list[list[Slice]]]) -> list[ShardPlan]:
-    """The second pass, from where the parts of every split land."""
-    plans = []
-    for split in SPLITS:
-        of_split = [part for unit, part in zip(units, parts, strict=True) if unit.split == split]
-        for number, shard in enumerate(slices.get(split, [])):
-            plans.append(
-                ShardPlan(
-                    name=shard_name(split, number),
-                    slices=tuple((of_split[s.unit].name, of_split[s.unit].sha256, s.start, s.stop) for s in shard),
-                )
-            )
-    return plans
+def _whole_part(storage: Storage, record_key: str, data_key: str) -> Part | None:
+    if not (storage.exists(record_key) and storage.exists(data_key)):
+        return None
+    try:
+        done = Part.model_validate_json(storage.read(record_key))
+        read_verified(storage, data_key, done.sha256)
+    except (ValidationError, StorageError):
+        storage.delete(record_key)  # not whole, so made again
+        return None
+    return done.model_copy(update={"reused": True})
 
 
-def assemble(
-    books: list[BookReference],
-    units: list[Unit],
-    parts: list[Part],
-    shards: list[ShardEntry],
-    tokens: TokensConfig,
-) -> Manifest:
-    """The manifest of a finished data set; DataError if no training token is left."""
-    splits = {}
-    for split in SPLITS:
-        entries: list[BookEntry] = []
-        offset = 0
-        for unit, part in zip(units, parts, strict=True):
-            if unit.split == split:
-                entries += [b.model_copy(update={"offset": b.offset + offset}) for b in part.books]
-                offset += part.tokens
-        if offset:
-            own = tuple(shard for shard in shards if shard.name.startswith(f"{split}-"))
-            splits[split] = SplitEntry(tokens=offset, shards=own, books=tuple(entries))
-    if "train" not in splits:
-        raise DataError("no training book is left after cleaning and selection: every one is empty")
-    encoding = get_encoding(tokens.ranks)
-    return Manifest(
-        encoding=EncodingEntry(ranks=encoding.ranks, sha256=encoding.sha256),
-        tokens_per_shard=tokens.tokens_per_shard,
-        corpus_sha256=fingerprint(books),
-        cleaning=CLEANING_VERSION,
-        splits=splits,
-        dropped=tuple(d for part in parts for d in part.dropped),
-    )
+def _examine(reference: BookReference, raw: bytes, data: DataConfig) -> DroppedEntry | tuple[BookEntry, str]:
+    """The cleaned text and what the manifest says of it, its place still open; or why the book is left out."""
 
+    def drop(reason: str, detail: str) -> DroppedEntry:
+        return DroppedEntry(
+            id=reference.id,
+            split=reference.split,
+            title=reference.title,
+            year=reference.year,
+            reason=reason,
+            detail=detail,
+            bytes=len(raw),
+            tokens=0,
+        )
 
-def _entry(reference: BookReference, offset: int, tokens: int, text: str, original: str) -> BookEntry:
-    return BookEntry(
+    decoded = decode(raw, data.cleaning.invalid_utf8)
+    if decoded.reason:
+        return drop(decoded.reason, reference.key)
+    text = clean(decoded.text, data.cleaning)
+    if unfit := reason_to_drop(text, reference.year, data.selection):
+        return drop(*unfit)
+    words = count_words(text)
+    entry = BookEntry(
         id=reference.id,
         title=reference.title,
         author=reference.author,
         year=reference.year,
-        offset=offset,
-        tokens=tokens,
+        offset=0,
+        tokens=0,
         bytes=len(text.encode()),
-        words=len(text.split()),
-        original_bytes=len(original.encode()),
-        original_words=len(original.split()),
+        words=words,
+        original_bytes=len(raw),
+        original_words=words if text == decoded.text else count_words(decoded.text),
+        read_as=decoded.read_as,
     )
+    return entry, text
+
+
+def _encode(text: str, encoding: Encoding) -> Tokens:
+    return np.concatenate([np.array([encoding.end_of_text], np.uint16), encoding.encode(text)])
+
+
+def _compares(selection: SelectionConfig) -> bool:
+    return selection.edition_similarity is not None or selection.held_out_overlap is not None

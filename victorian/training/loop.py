@@ -20,7 +20,8 @@ from victorian.device import training_dtype
 from victorian.errors import TrainingError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.batches import Batch, Batches
-from victorian.tokens.shards import TokenStream
+from victorian.tokens.prefetch import BATCHES_AHEAD, Prefetcher
+from victorian.tokens.stream import TokenStream
 from victorian.training.checkpoint import Position, Trainee, load_checkpoint, save_checkpoint
 from victorian.training.evaluation import score_windows
 from victorian.training.monitors import JsonLines, StepRecord
@@ -49,7 +50,12 @@ def check_split(recipe: Recipe, world_size: int) -> None:
 
 
 def train(
-    recipe: Recipe, training: TokenStream, validation: TokenStream | None, worker: Worker, metrics: Path
+    recipe: Recipe,
+    training: TokenStream,
+    validation: TokenStream | None,
+    worker: Worker,
+    metrics: Path,
+    batches_ahead: int = BATCHES_AHEAD,
 ) -> Trained:
     """Train from the latest checkpoint, or from nothing, until the budget is spent.
 
@@ -59,6 +65,8 @@ def train(
         validation: tokens to measure the loss on, if there are any.
         worker: this process among those of the run.
         metrics: file that rank 0 appends a line a step to.
+        batches_ahead: batches that a background thread keeps ready; with 0 each is built when it is asked for.
+            The run is the same.
 
     Raises:
         TrainingError: if the step cannot be shared by the workers, the checkpoint is of another recipe or damaged,
@@ -77,51 +85,60 @@ def train(
     batches = Batches(training, recipe.model.context, recipe.sequences_per_step, config.seed)
     judge = Batches(validation, recipe.model.context, 1, config.seed) if validation else None
 
+    def share(step: int) -> Batch:
+        # Runs in the prefetcher's thread: what a device wants of a batch before it is copied belongs here.
+        return batches.batch(step, worker.rank, worker.world_size)
+
     log = JsonLines(metrics, position.step) if worker.rank == 0 else None
     began = time.perf_counter()
     inside = 0.0
     model.train()
-    while (spent := _spent(config, position)) < 1.0:
-        step = position.step
-        rate = trainee.optimizer.scale_rates(rate_factor(recipe.schedule, step, spent))
-        batch = batches.batch(step, worker.rank, worker.world_size)
-        start = time.perf_counter()
-        # Dropout is a function of (seed, step, rank), which is what makes resuming exact.
-        torch.manual_seed(((config.seed * 1_000_003 + step) * 1_009 + worker.rank) % 2**63)
-        loss, norm = _step(wrapped, trainee, batch)
-        seconds = time.perf_counter() - start
-        inside += seconds
+    with Prefetcher(share, position.step, batches_ahead) as ready:
+        while (spent := _spent(config, position)) < 1.0:
+            step = position.step
+            rate = trainee.optimizer.scale_rates(rate_factor(recipe.schedule, step, spent))
+            asked = time.perf_counter()
+            batch = ready.next()
+            start = time.perf_counter()
+            # Dropout is a function of (seed, step, rank), which is what makes resuming exact.
+            torch.manual_seed(((config.seed * 1_000_003 + step) * 1_009 + worker.rank) % 2**63)
+            loss, norm = _step(wrapped, trainee, batch)
+            seconds = time.perf_counter() - start
+            inside += seconds
 
-        loss, total_seconds = (v / worker.world_size for v in worker.total([loss, position.seconds + seconds]))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at step {step + 1}; lower the learning rate or use bf16 or fp32"
-            )
-        smooth = loss if position.loss is None else 0.9 * position.loss + 0.1 * loss
-        position = Position(step=step + 1, seconds=total_seconds, loss=smooth, validation_loss=position.validation_loss)
-        now_spent = _spent(config, position)
-        measured = judge is not None and (position.step % config.validation_every_steps == 0 or now_spent >= 1.0)
-        if measured and judge:
-            with precision.autocast():
-                validation_loss = _validate(model, judge, config, worker)
-            position = position.model_copy(update={"validation_loss": validation_loss})
-        if log:
-            log.write(
-                StepRecord(
-                    step=position.step,
-                    tokens=position.step * config.tokens_per_step,
-                    loss=loss,
-                    validation_loss=position.validation_loss if measured else None,
-                    learning_rate=rate,
-                    gradient_norm=norm if math.isfinite(norm) else None,
-                    seconds=round(position.seconds, 4),
-                    tokens_per_second=round(config.tokens_per_step / seconds, 1),
-                    outside=round(1 - inside / (time.perf_counter() - began), 5),
-                    spent=min(1.0, now_spent),
+            loss, total_seconds = (v / worker.world_size for v in worker.total([loss, position.seconds + seconds]))
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} at step {step + 1}; lower the learning rate or use bf16 or fp32"
                 )
+            smooth = loss if position.loss is None else 0.9 * position.loss + 0.1 * loss
+            position = Position(
+                step=step + 1, seconds=total_seconds, loss=smooth, validation_loss=position.validation_loss
             )
-        if position.step % config.checkpoint_every_steps == 0 or now_spent >= 1.0:
-            worker.save(position.step, partial(save_checkpoint, trainee=trainee, position=position))
+            now_spent = _spent(config, position)
+            measured = judge is not None and (position.step % config.validation_every_steps == 0 or now_spent >= 1.0)
+            if measured and judge:
+                with precision.autocast():
+                    validation_loss = _validate(model, judge, config, worker)
+                position = position.model_copy(update={"validation_loss": validation_loss})
+            if log:
+                log.write(
+                    StepRecord(
+                        step=position.step,
+                        tokens=position.step * config.tokens_per_step,
+                        loss=loss,
+                        validation_loss=position.validation_loss if measured else None,
+                        learning_rate=rate,
+                        gradient_norm=norm if math.isfinite(norm) else None,
+                        seconds=round(position.seconds, 4),
+                        tokens_per_second=round(config.tokens_per_step / seconds, 1),
+                        data_wait=round(start - asked, 6),
+                        outside=round(1 - inside / (time.perf_counter() - began), 5),
+                        spent=min(1.0, now_spent),
+                    )
+                )
+            if position.step % config.checkpoint_every_steps == 0 or now_spent >= 1.0:
+                worker.save(position.step, partial(save_checkpoint, trainee=trainee, position=position))
     if log:
         log.close()
     model.eval()

@@ -31,6 +31,8 @@ class StepRecord(Section):
     """Seconds of training since the run began, over all its restarts."""
     tokens_per_second: float
     """Of this step, forward, backward and optimizer, over all workers."""
+    data_wait: float
+    """Seconds that this step waited for its batch, on the worker of rank 0."""
     outside: float
     """Share of the wall time so far that was not spent in forward, backward and optimizer."""
     spent: float
