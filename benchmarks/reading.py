@@ -1,10 +1,11 @@
 """Claim: the optimizer does not wait for its data, wherever the shards lie.
 
 Peer: the same loop, building each batch when it is asked for. Both train the recipe `tiny` without Ray for the same
-number of seconds on the same shards, each in a process of its own, in turns; the batches are the same. The wait is
+number of steps on the same shards, each in a process of its own, in turns; the batches are the same. The wait is
 what every step's record says, the first step included; its share is that of the whole wall time of the steps, with
 validation and checkpoints. "Local" shards are mapped where they lie; those "in the cache" were fetched into an empty
-cache from a folder that stands for an object store, so no network is in it.
+cache from a folder that stands for an object store, so no network is in it. With the third kind every window comes
+some milliseconds late, as from a disk that has to look for it: what the thread is there for.
 
 The reader alone builds batches of two recipes' shapes one after another, in one thread; opening verifies every shard.
 
@@ -16,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import tyro
 from measure import alone, in_turns, print_header, print_machine, print_row, ratios, spread, victorian
@@ -27,20 +28,22 @@ from victorian.device import use_threads
 from victorian.recipes import GPT2_124M, TINY
 from victorian.storage import Storage, open_storage
 from victorian.tokens.batches import Batches
+from victorian.tokens.bpe import Tokens
 from victorian.tokens.manifest import read_manifest
 from victorian.tokens.prefetch import BATCHES_AHEAD
 from victorian.tokens.shard_cache import ShardCache
-from victorian.tokens.stream import open_split
+from victorian.tokens.stream import TokenStream, open_split
 from victorian.training.loop import train
 from victorian.training.monitors import METRICS, StepRecord, read_records
 from victorian.training.worker import LocalWorker
 
 WARM_UP_STEPS = 5
 CACHE_BYTES = 64 * 2**30
-LOCAL, CACHED = "local", "in the cache"
+SLOW_SECONDS = 0.005
+LOCAL, CACHED, SLOW = "local", "in the cache", f"local, {SLOW_SECONDS * 1e3:g} ms later a window"
 SIDES = {
     f"{how}, shards {place}": (ahead, place)
-    for place in (LOCAL, CACHED)
+    for place in (LOCAL, CACHED, SLOW)
     for how, ahead in (("built in the loop", 0), (f"{BATCHES_AHEAD} built ahead", BATCHES_AHEAD))
 }
 
@@ -58,10 +61,18 @@ class Elsewhere:
         return None
 
 
+class SlowStream(TokenStream):
+    """Tokens that take their time."""
+
+    def read(self, start: int, stop: int) -> Tokens:
+        sleep(SLOW_SECONDS)
+        return super().read(start, stop)
+
+
 def place_of(data: str, place: str) -> Storage:
     """The data set as it is seen from this machine."""
     storage = open_storage(data)
-    return storage if place == LOCAL else Elsewhere(storage)  # type: ignore[return-value]
+    return Elsewhere(storage) if place == CACHED else storage  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,8 @@ def train_once(data: str, place: str, ahead: int, steps: int, cache: str) -> Wai
     manifest = read_manifest(storage)
     validation = open_split(storage, manifest, "validation", shards) if "validation" in manifest.splits else None
     training = open_split(storage, manifest, "train", shards)
+    if place == SLOW:
+        training = SlowStream(training.shards, training.starts, training.length)
     with tempfile.TemporaryDirectory(prefix="victorian-reading-run-") as run:
         train(recipe, training, validation, LocalWorker(Path(run)), Path(run) / METRICS, ahead)
         return Waits(read_records(Path(run) / METRICS))

@@ -22,6 +22,20 @@ def test_a_blob_is_read_back_as_written(tmp_path: Path) -> None:
     storage.delete("a/b.bin")
 
 
+def test_no_empty_folder_stays(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "root")
+    for key in ("a/b/1", "a/b/2", "a/3"):
+        storage.write(key, b"")
+    storage.delete("a/b/1")
+    assert storage.folders("a") == ["b"]
+    storage.delete("a/b/2")
+    assert storage.folders("a") == []
+    storage.delete("a/3")
+    storage.delete("a/3")
+    assert storage.folders() == []
+    assert (tmp_path / "root").is_dir()
+
+
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     storage.write("taken", b"first")

@@ -5,6 +5,7 @@ and of two writers with `only_new` one wins. Rooms above this one use nothing bu
 here, object stores in `s3.py`.
 """
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -190,8 +191,17 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         try:
-            self.local_path(key).unlink(missing_ok=True)
+            path = self.local_path(key)
+            path.unlink(missing_ok=True)
+            for folder in path.parents:  # an object store has no empty folders either
+                if folder == self.root or not folder.is_relative_to(self.root):
+                    break
+                folder.rmdir()
+        except FileNotFoundError:
+            return
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return
             raise _cannot("delete", self.local_path(key), error) from error
 
     def download(self, key: str, target: Path) -> None:

@@ -235,9 +235,9 @@ def _random_access(root: str, key: str) -> Any:
         return HfFileSystem().open(f"{root.removeprefix('hf://')}/{key}")
     if (path := open_storage(root).local_path(key)) is not None:
         return OSFile(str(path))
-    scheme, _, path = root.partition("://")
+    scheme, _, prefix = root.partition("://")
     if scheme == "gs":
         store = fs.GcsFileSystem(anonymous=True, retry_time_limit=timedelta(seconds=RETRY_SECONDS))
     else:
-        store, _ = fs.FileSystem.from_uri(f"s3://{path.partition('/')[0]}")  # S3FileSystem() ignores AWS_ENDPOINT_URL
-    return store.open_input_file(f"{path}/{key}")
+        store, _ = fs.FileSystem.from_uri(f"s3://{prefix.partition('/')[0]}")  # S3FileSystem() ignores AWS_ENDPOINT_URL
+    return store.open_input_file(f"{prefix}/{key}")
