@@ -20,8 +20,7 @@ from measure import note, print_header, print_machine, print_row
 from victorian.artifact import Artifact, find_artifact, read_artifact
 from victorian.corpus.book import BookReference
 from victorian.corpus.cleaning import clean
-from victorian.corpus.selection import reason_to_drop
-from victorian.corpus.sources import find_books, read_book
+from victorian.corpus.sources import find_books, read_bytes
 from victorian.device import pick_device, use_threads
 from victorian.model.gpt2 import GPT
 from victorian.tokens.batches import Batches
@@ -91,10 +90,8 @@ def main(artifact: str, corpus: str, books: int | None = None) -> None:
     loaded.model.to(pick_device())
     found: list[Compressed] = []
     texts: list[str] = []
-    for book in [book for book in find_books(corpus) if book.split == "test"][:books]:
-        text = clean(read_book(book).text)
-        if reason_to_drop(text):
-            continue
+    for book in [book for book in find_books(corpus).books if book.split == "test"][:books]:
+        text = clean(read_bytes(book).decode(), loaded.recipe.cleaning)
         note(f"{book.id}: {_title(book)}")
         texts.append(text)
         found.append(compress(loaded, _title(book), text))

@@ -81,6 +81,7 @@ class ObjectStore:
             f"-master.port={self._ports['master']}", f"-volume.port={self._ports['volume']}",
             f"-filer.port={self._ports['filer']}", f"-s3.port={self._ports['s3']}", f"-s3.config={self._config}",
             *(f"-{name}.port.grpc={port}" for name, port in self._grpc_ports.items()),
+            "-s3.port.iceberg=0", "-s3.port.lance=0",  # ports of fixed numbers that it would open as well
             "-volume.max=50", "-master.volumeSizeLimitMB=64",
         ]  # fmt: skip
         with (self._folder / "log").open("ab") as log:

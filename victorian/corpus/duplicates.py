@@ -39,7 +39,7 @@ class Overlap:
 
 
 class HeldOut:
-    """What validation and test books contain. Memory: 20 bytes a hash, or 23 KB for a book of 70,000 words."""
+    """What validation and test books contain. Memory: 20 bytes a hash, or 22 KB for a book of 70,000 words."""
 
     def __init__(self) -> None:
         self._books: list[tuple[str, Sketch]] = []
@@ -150,7 +150,7 @@ class Editions:
 
 
 def similarity(ours: Sketch, theirs: Sketch) -> float:
-    """An estimate of two texts' Jaccard similarity from the lowest hashes of each; exact where these are all.
+    """An estimate of the Jaccard similarity of two texts that have shingles; exact where sketches hold all of them.
 
     The lowest hashes of both texts together are a sample of the shingles that either has, and those of them that
     are in both sketches are the ones that both texts have. The standard error is at most 0.031.

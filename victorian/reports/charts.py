@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from victorian.reports.numerals import readable_bytes, short
@@ -115,8 +116,8 @@ def _standing(columns: Sequence[Column]) -> tuple[Figure, Axes]:
 
 
 def _figure(height: int) -> Figure:
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
-    figure.get_layout_engine().set(w_pad=2 / 72, h_pad=3 / 72)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=2 / 72, h_pad=3 / 72)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout=layout)
     figure.patch.set_visible(False)
     return figure
 

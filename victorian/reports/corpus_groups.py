@@ -65,7 +65,8 @@ def by_decade(kept: Sequence[BookEntry], dropped: Sequence[DroppedEntry]) -> tup
 
     Of years that spread wider than `MOST_DECADES`, those decades are shown that hold the most books.
     """
-    books = Counter(_decade(entry.year) for entry in [*kept, *dropped] if entry.year is not None)
+    years = [book.year for book in kept] + [entry.year for entry in dropped]
+    books = Counter(_decade(year) for year in years if year is not None)
     first, last = _densest(books)
 
     def place(year: int | None) -> int | None:

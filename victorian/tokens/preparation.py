@@ -369,7 +369,14 @@ def _absent(found: Found) -> list[DroppedEntry]:
     """Books that the metadata name and that are not there, where that was allowed."""
     return [
         DroppedEntry(
-            id=book.id, split="train", title=book.title, year=book.year, reason="no text", detail="", bytes=0, tokens=0
+            id=book.id,
+            split=book.split or "train",  # PG19's metadata do not tell
+            title=book.title,
+            year=book.year,
+            reason="no text",
+            detail="",
+            bytes=0,
+            tokens=0,
         )
         for book in found.absent
     ]
