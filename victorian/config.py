@@ -88,7 +88,7 @@ class SelectionConfig(Section):
     """First year of publication that is kept. A book without a year is kept."""
     last_year: int | None = 1918
     """Last year of publication that is kept. A book without a year is kept."""
-    edition_similarity: float | None = Field(0.7, gt=0, le=1)
+    edition_similarity: float | None = Field(0.4, gt=0, le=1)
     """Share of common shingles (Jaccard) from which two training books are editions of one; the longest stays."""
     held_out_overlap: float | None = Field(0.05, gt=0, le=1)
     """Share of a validation or test book, or of the training book, in common: a training book with more is left out."""
