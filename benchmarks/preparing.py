@@ -108,7 +108,7 @@ def prepare_job(corpus: str, side: str, output: str) -> Job:
             return ""
 
         start = perf_counter()
-        prepare_with(RayWorkers(), corpus, output, SETTINGS[side], progress=progress, report=note_stages)
+        prepare_with(RayWorkers(lambda: None), corpus, output, SETTINGS[side], progress=progress, report=note_stages)
         job.seconds, job.before = perf_counter() - start, start - began
     units = [step for index, step in enumerate(steps) if not index or step[1] != steps[index - 1][1]]
     job.first_unit = units[0][0] - start

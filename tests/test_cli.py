@@ -1,6 +1,7 @@
 """The command line: help with defaults and units, one line for a user's mistake, the verbs that need no cluster."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,18 @@ def test_recipe_prints_what_would_be_run() -> None:
     assert json.loads(victorian("recipe").stdout)["name"] == "tiny"
 
 
+def test_verify_reads_a_data_set_back_and_names_what_is_damaged(toy_data: Path, tmp_path: Path) -> None:
+    done = victorian("prepare", "--verify", str(toy_data))
+    assert done.returncode == 0, done.stderr
+    assert "train: 12 books" in done.stdout
+    assert f"{toy_data} is whole" in done.stdout
+    copy = Path(shutil.copytree(toy_data, tmp_path / "copy"))
+    data = bytearray((copy / "train-00001.npy").read_bytes())
+    data[1000] ^= 1
+    (copy / "train-00001.npy").write_bytes(data)
+    assert "train-00001.npy is damaged" in mistake("prepare", "--verify", str(copy))
+
+
 @pytest.mark.parametrize(("flag", "other"), [("steps", "seconds"), ("seconds", "steps")])
 def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str) -> None:
     for name in ("tiny", "gpt2-124m"):
@@ -72,6 +85,12 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["train", "--recipe", "huge"], "no recipe is called 'huge'"),
         (["recipe", "--model.heads", "7"], "256 channels cannot be shared by 7 heads"),
         (["recipe", "--model.dropout", "1.5"], "less than 1"),
+        (["prepare", "sample"], "prepare wants a source and --output"),
+        (["prepare", "sample", "--output", "out", "--verify", "out"], "give it without a source"),
+        (["prepare", "--verify", "nowhere"], "is not a token data set"),
+        (["prepare", "hf:deepmind/pg19", "--output", "out"], "hf:emozilla/pg19"),
+        (["prepare", "s3:///x", "--output", "out"], "expected s3://BUCKET/PREFIX"),
+        (["recipe", "--selection.first-year", "1900", "--selection.last-year", "1800"], "comes after the last"),
         (["recipe", "--nonsense"], "Unrecognized options: --nonsense"),
         (["recipe", "--model.layers", "many"], "invalid literal for int"),
         (["recipe", "--optimizer.clip", "inf"], "finite number"),

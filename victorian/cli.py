@@ -73,15 +73,15 @@ def verbs(recipe: Recipe) -> Verbs:
             return
         if not source or not output:
             raise ConfigError("prepare wants a source and --output (see `victorian prepare --help`)")
-        from victorian.cluster.session import session
+        from victorian.cluster.session import prepare_environment
 
-        with session():
-            from victorian.cluster.prepare import prepare
-            from victorian.reports.progress import live_line, watch_preparing
+        prepare_environment()  # Ray reads it when it is imported
+        from victorian.cluster.prepare import prepare
+        from victorian.reports.progress import live_line, watch_preparing
 
-            data = DataConfig(tokens=tokens, cleaning=cleaning, selection=selection)
-            with live_line(Console(), "tokens", plain_seconds=None) as show:
-                made = prepare(source, output, data, overwrite, watch_preparing(show))
+        data = DataConfig(tokens=tokens, cleaning=cleaning, selection=selection)
+        with live_line(Console(), "tokens", plain_seconds=None) as show:
+            made = prepare(source, output, data, overwrite, watch_preparing(show))
         tell(made.manifest)
         if made.run and made.run.units_reused:
             say(f"{made.run.units_reused} of {made.run.units} units of books had been done by an earlier run")

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import TOY
 from tests.tokens.test_preparation import SMALL_BOOKS
 from tests.tokens.test_shards import contents
-from victorian.cluster.prepare import prepare
+from victorian.cluster.prepare import RayWorkers, prepare
 from victorian.corpus.sources import find_books
 from victorian.errors import CorpusError, DataError
 from victorian.storage import open_storage
@@ -46,10 +46,8 @@ def test_a_book_that_cannot_be_read_comes_back_from_the_worker_as_our_error(
     unit = pack(found, UNIT_BYTES)[0]
     with pytest.raises(CorpusError, match=r"2\.txt"):
         tokenize_unit(unit, open_storage(tmp_path / "out"), SMALL_BOOKS)
-    from victorian.cluster.prepare import RayWorkers
-
     with pytest.raises(CorpusError, match=r"2\.txt"):
-        list(RayWorkers().tokenize([unit], str(tmp_path / "out"), SMALL_BOOKS))
+        list(RayWorkers(lambda: None).tokenize([unit], str(tmp_path / "out"), SMALL_BOOKS))
 
 
 def test_finished_units_are_not_done_twice(toy_data: Path, tmp_path: Path) -> None:

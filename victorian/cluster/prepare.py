@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import ray.data
 
+from victorian.cluster.session import session
 from victorian.config import DataConfig
 from victorian.errors import CorpusError, DataError, StorageError, VictorianError
 from victorian.reports.corpus_report import render_corpus_report
@@ -24,16 +26,23 @@ def prepare(
     overwrite: bool = False,
     progress: Callable[[PrepareProgress], None] = lambda _: None,
 ) -> Prepared:
-    """`tokens.preparation.prepare_with` on a cluster. Needs a Ray session."""
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # `progress` says what there is to say
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    return prepare_with(RayWorkers(), source, output, data, overwrite, progress, render_corpus_report)
+    """`tokens.preparation.prepare_with` on a cluster: in the session that there is, else in one of its own.
+
+    Nothing is started for what needs no work: a mistake, or a data set that is there.
+    """
+    with ExitStack() as stack:
+        workers = RayWorkers(lambda: stack.enter_context(session()))
+        return prepare_with(workers, source, output, data, overwrite, progress, render_corpus_report)
 
 
 class RayWorkers:
-    """The tasks of a cluster."""
+    """The tasks of a cluster, which `join` starts or finds; it is called before each kind of work."""
+
+    def __init__(self, join: Callable[[], object]) -> None:
+        self._join = join
 
     def tokenize(self, units: Sequence[Unit], output: str, data: DataConfig) -> Iterator[tuple[int, Part]]:
+        self._join()
         # What is held out first: training books are compared with it, and wait until it is there.
         order = sorted(range(len(units)), key=lambda index: units[index].split == "train")
         rows = [{"index": index, "work": units[index].model_dump_json()} for index in order]
@@ -41,6 +50,7 @@ class RayWorkers:
         return ((row["index"], Part.model_validate_json(row["made"])) for row in _spread(rows, work))
 
     def cut(self, plans: Sequence[ShardPlan], output: str) -> Iterator[ShardEntry]:
+        self._join()
         rows = [{"index": index, "work": plan.model_dump_json()} for index, plan in enumerate(plans)]
         work = partial(_work, _cut, output=output, settings="")
         return (ShardEntry.model_validate_json(row["made"]) for row in _spread(rows, work))
@@ -51,6 +61,8 @@ def _spread(rows: list[dict[str, Any]], work: Callable[[Any], Any]) -> Iterator[
 
     Tasks and not actors: Ray keeps worker processes between tasks, and each of them keeps its encoding.
     """
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # progress is told by whoever takes the rows
+    ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(work, batch_size=1)
     for row in dataset.iter_rows():
         if row["problem"]:
