@@ -74,7 +74,8 @@ def test_another_recipe_in_the_same_run_is_refused_with_the_difference(
 
 
 def test_other_data_in_the_same_run_are_refused(ray_run: tuple[Path, TrainResult], tmp_path: Path) -> None:
-    prepare_plainly("sample", tmp_path / "other", TOY.tokens.model_copy(update={"tokens_per_shard": 30_000}))
+    tokens = TOY.tokens.model_copy(update={"tokens_per_shard": 30_000})
+    prepare_plainly("sample", tmp_path / "other", TOY.data.model_copy(update={"tokens": tokens}))
     with pytest.raises(TrainingError, match="holds a run on other data"):
         train_run(TOY, str(tmp_path / "other"), str(ray_run[0]))
 
