@@ -3,19 +3,22 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import ray
 import ray.data
 
+from victorian.artifact import code_version
 from victorian.cluster.session import session
 from victorian.config import DataConfig
 from victorian.errors import CorpusError, DataError, StorageError, VictorianError
-from victorian.reports.corpus_report import render_corpus_report
+from victorian.reports.corpus_report import Circumstances, render_corpus_report
 from victorian.storage import open_storage
-from victorian.tokens.manifest import ShardEntry
+from victorian.tokens.manifest import Manifest, ShardEntry
 from victorian.tokens.packing import Unit
-from victorian.tokens.preparation import Prepared, PrepareProgress, prepare_with
+from victorian.tokens.preparation import Prepared, PrepareProgress, PrepareRun, prepare_with
 from victorian.tokens.units import Part, ShardPlan, cut_shard, tokenize_unit
 
 
@@ -32,7 +35,18 @@ def prepare(
     """
     with ExitStack() as stack:
         workers = RayWorkers(lambda: stack.enter_context(session()))
-        return prepare_with(workers, source, output, data, overwrite, progress, render_corpus_report)
+        return prepare_with(workers, source, output, data, overwrite, progress, _report)
+
+
+def _report(manifest: Manifest, run: PrepareRun) -> str:
+    """The page beside the shards, with what this cluster knows of itself."""
+    circumstances = Circumstances(
+        nodes=sum(node["Alive"] for node in ray.nodes()),  # type: ignore[no-untyped-call]
+        cores=int(ray.cluster_resources().get("CPU", 0)),  # type: ignore[no-untyped-call]
+        version=code_version(),
+        finished=datetime.now(UTC),
+    )
+    return render_corpus_report(manifest, run, circumstances)
 
 
 class RayWorkers:
