@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from victorian.artifact import new_record, write_artifact
@@ -28,6 +29,10 @@ from victorian.training.loop import train
 from victorian.training.worker import LocalWorker
 
 pytest_plugins = ["tests.running_service", "tests.object_store"]
+
+# The suite is the same every time; `pytest --hypothesis-profile=default` looks for new examples.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every command that it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)

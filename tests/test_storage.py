@@ -36,6 +36,29 @@ def test_no_empty_folder_stays(tmp_path: Path) -> None:
     assert (tmp_path / "root").is_dir()
 
 
+def test_writers_and_listings_live_beside_deletes(tmp_path: Path) -> None:
+    """What is emptied by one is written into by another at the same moment."""
+    failed: list[BaseException] = []
+
+    def work(name: str) -> None:
+        storage = open_storage(tmp_path)
+        try:
+            for _ in range(300):
+                storage.write(f"parts/deep/{name}", b"x")
+                storage.names()
+                storage.entries("parts/deep")
+                storage.delete(f"parts/deep/{name}")
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     storage.write("taken", b"first")

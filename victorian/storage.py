@@ -5,6 +5,7 @@ and of two writers with `only_new` one wins. Rooms above this one use nothing bu
 here, object stores in `s3.py`.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -126,8 +127,7 @@ class LocalStorage:
         temporary: str | None = None
         digest = hashlib.sha256()
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
+            descriptor, temporary = _new_file_beside(target)
             with os.fdopen(descriptor, "wb") as file:
                 for piece in pieces:
                     file.write(piece)
@@ -158,7 +158,8 @@ class LocalStorage:
         found = []
 
         def refuse(error: OSError) -> None:
-            raise _cannot("read", Path(error.filename), error) from error
+            if not isinstance(error, FileNotFoundError):  # a folder that went while the others were read
+                raise _cannot("read", Path(error.filename), error) from error
 
         if self.root.is_dir():
             for folder, _, files in os.walk(self.root, onerror=refuse):
@@ -167,14 +168,12 @@ class LocalStorage:
         return sorted(key for key in found if key.startswith(prefix))
 
     def entries(self, folder: str = "") -> list[Entry]:
-        return sorted(
-            (
-                Entry(f"{folder}/{item.name}" if folder else item.name, item.stat().st_size, None)
-                for item in self._scan(folder)
-                if item.is_file() and not _is_unfinished(item.name)
-            ),
-            key=lambda entry: entry.key,
-        )
+        found = []
+        for item in self._scan(folder):
+            if item.is_file() and not _is_unfinished(item.name):
+                with contextlib.suppress(FileNotFoundError):  # it went while the folder was read
+                    found.append(Entry(f"{folder}/{item.name}" if folder else item.name, item.stat().st_size, None))
+        return sorted(found, key=lambda entry: entry.key)
 
     def folders(self, folder: str = "") -> list[str]:
         return sorted(item.name for item in self._scan(folder) if item.is_dir())
@@ -266,6 +265,15 @@ def read_verified(storage: Storage, key: str, digest: str) -> bytes:
             "make it again from its source"
         )
     return data
+
+
+def _new_file_beside(target: Path) -> tuple[int, str]:
+    """An open file in the folder of `target`, which is made; again where another's `delete` has just emptied it."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(prefix=".writing-", dir=target.parent)
+    raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", str(target.parent))
 
 
 def _is_unfinished(name: str) -> bool:

@@ -14,7 +14,7 @@ from victorian.corpus.sources import find_books
 from victorian.errors import CorpusError, DataError
 from victorian.storage import open_storage
 from victorian.tokens.packing import pack
-from victorian.tokens.preparation import UNIT_BYTES, PrepareProgress
+from victorian.tokens.preparation import SMALLEST_UNIT, PrepareProgress
 from victorian.tokens.units import tokenize_unit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
@@ -43,7 +43,7 @@ def test_a_book_that_cannot_be_read_comes_back_from_the_worker_as_our_error(
     root = books(train={"1": "fine", "2": "gone before it is read"})
     found = find_books(str(root)).books
     (root / "train" / "2.txt").write_text("changed after it was found")
-    unit = pack(found, UNIT_BYTES)[0]
+    unit = pack(found, SMALLEST_UNIT)[0]
     with pytest.raises(CorpusError, match=r"2\.txt"):
         tokenize_unit(unit, open_storage(tmp_path / "out"), SMALL_BOOKS)
     with pytest.raises(CorpusError, match=r"2\.txt"):
@@ -52,7 +52,7 @@ def test_a_book_that_cannot_be_read_comes_back_from_the_worker_as_our_error(
 
 def test_finished_units_are_not_done_twice(toy_data: Path, tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
-    part = tokenize_unit(pack(find_books("sample").books, UNIT_BYTES)[0], storage, TOY.data)
+    part = tokenize_unit(pack(find_books("sample").books, SMALLEST_UNIT)[0], storage, TOY.data)
     marked = part.books[0].model_copy(update={"title": "done before"})
     record = part.model_copy(update={"books": (marked, *part.books[1:])})
     storage.write(f"parts/{part.name}.json", record.model_dump_json().encode())

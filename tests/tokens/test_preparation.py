@@ -11,11 +11,21 @@ import pytest
 from tests.conftest import TOY, PlainWorkers, prepare_plainly
 from tests.tokens.test_shards import contents
 from victorian.config import CleaningConfig, DataConfig, SelectionConfig, TokensConfig
+from victorian.corpus.book import BookReference
 from victorian.errors import CorpusError, DataError, StorageError
 from victorian.storage import open_storage
 from victorian.tokens.manifest import MANIFEST, DroppedEntry
 from victorian.tokens.packing import Unit
-from victorian.tokens.preparation import CLAIM, PrepareProgress, PrepareRun, prepare_with, verify_data
+from victorian.tokens.preparation import (
+    CLAIM,
+    LARGEST_UNIT,
+    SMALLEST_UNIT,
+    PrepareProgress,
+    PrepareRun,
+    prepare_with,
+    suitable_unit,
+    verify_data,
+)
 from victorian.tokens.units import Part, ShardPlan, cut_shard
 
 SMALL_BOOKS = DataConfig(tokens=TOY.tokens, selection=SelectionConfig(language=None, least_words=1))
@@ -28,6 +38,16 @@ def test_the_same_books_give_the_same_bytes_in_any_order_of_arrival(toy_data: Pa
         workers = PlainWorkers(lambda indexes, dice=dice: dice.sample(indexes, len(indexes)))  # type: ignore[misc]
         prepare_with(workers, "sample", str(tmp_path / str(seed)), TOY.data, unit_bytes=50_000)
         assert contents(tmp_path / str(seed)) == contents(toy_data)
+
+
+@pytest.mark.parametrize(
+    ("corpus_bytes", "unit"), [(1_000, SMALLEST_UNIT), (64 * 5_000_000, 5_000_000), (11_000_000_000, LARGEST_UNIT)]
+)
+def test_units_grow_with_the_corpus(corpus_bytes: int, unit: int) -> None:
+    book = BookReference(
+        id="1", split="train", title="", author="", year=None, root="", key="1", size=corpus_bytes, version=""
+    )
+    assert suitable_unit([book]) == unit
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 30_000, 10_000_000])

@@ -1,6 +1,6 @@
 """What is done to a book's text before it becomes tokens: a list of named steps, each a function of text alone.
 
-Joining lines has a module of its own, `wrapping.py`. Every step leaves alone what it has cleaned before.
+Joining lines has a module of its own, `wrapping.py`.
 """
 
 import re

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Protocol
 
 from victorian.config import DataConfig, Section
-from victorian.corpus.book import SPLITS, Split
+from victorian.corpus.book import SPLITS, BookReference, Split
 from victorian.corpus.cleaning import CLEANING_VERSION
 from victorian.corpus.sources import Found, find_books, fingerprint
 from victorian.errors import DataError, StorageError, TakenError
@@ -35,8 +35,11 @@ from victorian.tokens.packing import Slice, Unit, pack, place, without
 from victorian.tokens.shards import shard_name
 from victorian.tokens.units import PARTS, Part, ShardPlan
 
-UNIT_BYTES = 4 * 1024 * 1024
-"""Text of one task: a second of work, so that progress shows and little is lost with a worker."""
+SMALLEST_UNIT, LARGEST_UNIT = 4 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes of text: of one second's work, so that progress shows and little is lost with a worker, and of four, which
+spend less of it in between (docs/benchmarks.md)."""
+UNITS = 64
+"""As many units as a corpus has at least, before they grow."""
 
 CLAIM = "prepare.json"
 REPORT = "report.html"
@@ -132,13 +135,13 @@ def prepare_with(
     overwrite: bool = False,
     progress: Callable[[PrepareProgress], None] = lambda _: None,
     report: Callable[[Manifest, PrepareRun], str] | None = None,
-    unit_bytes: int = UNIT_BYTES,
+    unit_bytes: int | None = None,
 ) -> Prepared:
     """Tokenize a corpus into shards at `output`, or find that they are there.
 
     Args:
         report: makes the page that is put beside the shards.
-        unit_bytes: text of one task.
+        unit_bytes: text of one task; by default what suits the size of the corpus.
 
     Raises:
         CorpusError: if the corpus is missing, empty, or holds a book that cannot be read.
@@ -148,7 +151,7 @@ def prepare_with(
     clock = Clock()
     found = find_books(source, data.selection.missing_texts)
     claim = Claim(corpus_sha256=fingerprint(found.books), data=data)
-    units = pack(found.books, unit_bytes)
+    units = pack(found.books, unit_bytes or suitable_unit(found.books))
     clock.stage("finding books")
     storage = open_storage(output)
     if existing := _existing(storage, claim, overwrite):
@@ -213,6 +216,11 @@ def _make(
         raise DataError(f"{storage.uri} was taken over by another run while this one worked: choose another --output")
     write_manifest(storage, manifest)
     return Prepared(manifest, run)
+
+
+def suitable_unit(books: Sequence[BookReference]) -> int:
+    """Bytes of text of one task. The corpus alone decides, so that an interrupted job finds its parts again."""
+    return min(LARGEST_UNIT, max(SMALLEST_UNIT, sum(book.size for book in books) // UNITS))
 
 
 def verify_data(uri: str) -> Manifest:
