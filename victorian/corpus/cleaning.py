@@ -8,7 +8,7 @@ import re
 from victorian.config import CleaningConfig
 from victorian.corpus.wrapping import join_lines
 
-CLEANING_VERSION = 2
+CLEANING_VERSION = 3
 """Raised when a step or the selection changes: data sets of another version are not reused."""
 
 FRONT_CHARACTERS = 30_000
@@ -168,10 +168,7 @@ def in_plain_typography(text: str) -> str:
             for character in fancy:
                 if character in text:
                     text = text.replace(character, plain)
+    text = _EMPHASIS.sub("", text) if "__" in text else text.replace("_", "")
     if "---" in text:
-        text = _DASHES.sub("—", text)
-    elif "--" in text:
-        text = text.replace("--", "—")
-    if "__" in text:
-        return _EMPHASIS.sub("", text)
-    return text.replace("_", "")
+        return _DASHES.sub("—", text)
+    return text.replace("--", "—")
