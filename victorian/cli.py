@@ -81,7 +81,7 @@ def verbs(recipe: Recipe) -> Verbs:
 
         data = DataConfig(tokens=tokens, cleaning=cleaning, selection=selection)
         with live_line(Console(), "tokens", plain_seconds=None) as show:
-            made = prepare(source, output, data, overwrite, watch_preparing(show))
+            made = prepare(source, output, data, overwrite, watch_preparing(show), recipe.name)
         tell(made.manifest)
         if made.run and made.run.units_reused:
             say(f"{made.run.units_reused} of {made.run.units} units of books had been done by an earlier run")

@@ -81,7 +81,7 @@ def train_on_corpus(corpus: str, books: Sequence[BookReference], recipe: Recipe,
     identity = fingerprint(books)
     data = f"{output}/data/{name}-{sha256((identity + recipe.data.model_dump_json()).encode())[:8]}"
     with live_line(stages.console, "tokens") as show:
-        prepared = prepare(corpus, data, recipe.data, progress=watch_preparing(show))
+        prepared = prepare(corpus, data, recipe.data, progress=watch_preparing(show), recipe=recipe.name)
     train = prepared.manifest.splits["train"]
     stages.done("tokens", f"{train.tokens:,} for training, in {data}", prepared.reused)
 

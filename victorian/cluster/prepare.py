@@ -28,19 +28,24 @@ def prepare(
     data: DataConfig,
     overwrite: bool = False,
     progress: Callable[[PrepareProgress], None] = lambda _: None,
+    recipe: str = "",
 ) -> Prepared:
     """`tokens.preparation.prepare_with` on a cluster: in the session that there is, else in one of its own.
 
     Nothing is started for what needs no work: a mistake, or a data set that is there.
+
+    Args:
+        recipe: name of the recipe that the settings come from, for the report.
     """
     with ExitStack() as stack:
         workers = RayWorkers(lambda: stack.enter_context(session()))
-        return prepare_with(workers, source, output, data, overwrite, progress, _report)
+        return prepare_with(workers, source, output, data, overwrite, progress, partial(_report, recipe))
 
 
-def _report(manifest: Manifest, run: PrepareRun) -> str:
+def _report(recipe: str, manifest: Manifest, run: PrepareRun) -> str:
     """The page beside the shards, with what this cluster knows of itself."""
     circumstances = Circumstances(
+        recipe=recipe,
         nodes=sum(node["Alive"] for node in ray.nodes()),  # type: ignore[no-untyped-call]
         cores=int(ray.cluster_resources().get("CPU", 0)),  # type: ignore[no-untyped-call]
         version=code_version(),
