@@ -269,11 +269,14 @@ def read_verified(storage: Storage, key: str, digest: str) -> bytes:
 
 def _new_file_beside(target: Path) -> tuple[int, str]:
     """An open file in the folder of `target`, which is made; again where another's `delete` has just emptied it."""
-    for _ in range(100):
-        with contextlib.suppress(FileNotFoundError):
+    for attempt in range(100):
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
             return tempfile.mkstemp(prefix=".writing-", dir=target.parent)
-    raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", str(target.parent))
+        except (FileNotFoundError, FileExistsError):  # mkdir says the latter of a folder that went as it looked
+            if attempt == 99 or target.parent.is_file():
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _is_unfinished(name: str) -> bool:

@@ -14,14 +14,22 @@ from typing import Literal
 import psutil
 
 from tests.cluster.conftest import BIN, Head
+from tests.conftest import PlainWorkers
+from victorian.config import DataConfig, SelectionConfig
+from victorian.recipes import TINY
 from victorian.storage import open_storage
+from victorian.tokens.preparation import prepare_with
 
 Kind = Literal["driver", "worker", "node"]
+DATA = DataConfig(
+    tokens=TINY.tokens.model_copy(update={"tokens_per_shard": 1_500_000}),
+    selection=SelectionConfig(edition_similarity=None, held_out_overlap=None),
+)
+"""The books are made of the same paragraphs."""
 FLAGS = [
     "--selection.edition-similarity", "None", "--selection.held-out-overlap", "None",
     "--tokens.tokens-per-shard", "1500000",
 ]  # fmt: skip
-"""The books are made of the same paragraphs."""
 BOOKS = 6
 
 
@@ -38,6 +46,12 @@ def write_corpus(root: Path) -> Path:
         lines.append(f'{number},"Title {number} by Nobody",1860,http://example.org/{number}\n')
     (root / "metadata.csv").write_text("".join(lines))
     return root
+
+
+def undisturbed(corpus: str, output: str) -> dict[str, bytes]:
+    """What one process makes of the corpus, without a cluster."""
+    prepare_with(PlainWorkers(), corpus, output, DATA)
+    return contents(output)
 
 
 def contents(uri: str) -> dict[str, bytes]:

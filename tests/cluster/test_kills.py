@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Head
-from tests.cluster.killing import BOOKS, contents, prepare, second_node, write_corpus
+from tests.cluster.killing import BOOKS, contents, prepare, second_node, undisturbed, write_corpus
 
 pytestmark = pytest.mark.cluster
 
@@ -17,12 +17,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(head: Head, corpus: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The data set that nobody disturbed."""
-    output = str(tmp_path_factory.mktemp("whole"))
-    ended = prepare(head, corpus, output, None, lambda: False)
-    assert ended.code == 0, ended.printed
-    return contents(output)
+def whole(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return undisturbed(corpus, str(tmp_path_factory.mktemp("whole")))
 
 
 def finished(output: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.conftest import TOY, prepare_plainly
+from tests.conftest import TOY, prepare_plainly, train_plainly
 from victorian.artifact import read_artifact
 from victorian.cluster.evaluate import evaluate
 from victorian.cluster.train import TrainResult, train_run
@@ -91,16 +91,17 @@ def test_a_damaged_artifact_is_written_again(ray_run: tuple[Path, TrainResult], 
 
 def test_two_workers_take_the_steps_of_one(toy_data: Path, tmp_path: Path) -> None:
     still = {"model": {"dropout": 0.0}}
-    one = train_run(changed(**still), str(toy_data), str(tmp_path / "one"))
+    one = train_plainly(changed(**still), toy_data, tmp_path / "one")
+    before = read_records(one.parent / "metrics.jsonl")
     two = train_run(changed(**still), str(toy_data), str(tmp_path / "two"), workers=2)
-    assert [m.step for m in two.metrics] == [m.step for m in one.metrics]
-    assert [m.loss for m in two.metrics] == pytest.approx([m.loss for m in one.metrics], abs=2e-3)
-    assert two.record.validation_loss == pytest.approx(one.record.validation_loss, abs=2e-3)
+    assert [m.step for m in two.metrics] == [m.step for m in before]
+    assert [m.loss for m in two.metrics] == pytest.approx([m.loss for m in before], abs=2e-3)
+    assert two.record.validation_loss == pytest.approx(before[-1].validation_loss, abs=2e-3)
 
 
 def test_a_worker_killed_in_the_middle_resumes_to_the_same_bits(toy_data: Path, tmp_path: Path) -> None:
     recipe = changed(training={"steps": 40, "checkpoint_every_steps": 5, "validation_every_steps": 1_000})
-    whole = train_run(recipe, str(toy_data), str(tmp_path / "whole"))
+    whole = train_plainly(recipe, toy_data, tmp_path / "whole")
     killed: list[int] = []
     metrics = tmp_path / "cut" / "metrics.jsonl"
 
@@ -118,8 +119,8 @@ def test_a_worker_killed_in_the_middle_resumes_to_the_same_bits(toy_data: Path, 
     thread.start()
     cut = train_run(recipe, str(toy_data), str(tmp_path / "cut"))
     assert killed
-    assert [(m.step, m.loss) for m in cut.metrics] == [(m.step, m.loss) for m in whole.metrics]
-    first, second = (read_artifact(result.artifact).model.state_dict() for result in (whole, cut))
+    assert losses(metrics) == losses(whole.parent / "metrics.jsonl")
+    first, second = (read_artifact(str(artifact)).model.state_dict() for artifact in (whole, cut.artifact))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -131,10 +132,12 @@ def holds(process: psutil.Process, path: Path) -> bool:
         return False
 
 
-def test_a_run_cut_off_with_its_driver_goes_on_in_the_next(toy_data: Path, tmp_path: Path) -> None:
+def test_a_run_cut_off_with_its_driver_goes_on_in_the_next(
+    ray_run: tuple[Path, TrainResult], toy_data: Path, tmp_path: Path
+) -> None:
     """Its checkpoint is there, its artifact is not: as if the driver had been killed in between."""
-    run = tmp_path / "run"
-    first = train_run(TOY, str(toy_data), str(run))
+    first = ray_run[1]
+    run = Path(shutil.copytree(ray_run[0], tmp_path / "run"))
     shutil.rmtree(run / "artifact")
     again = train_run(TOY, str(toy_data), str(run))
     assert not again.reused
