@@ -33,8 +33,8 @@ from victorian.tokens.manifest import read_manifest
 from victorian.tokens.prefetch import BATCHES_AHEAD
 from victorian.tokens.shard_cache import ShardCache
 from victorian.tokens.stream import TokenStream, open_split
-from victorian.training.loop import train
-from victorian.training.monitors import METRICS, StepRecord, read_records
+from victorian.training.loop import Extras, train
+from victorian.training.monitors import Journal, StepRecord, read_records
 from victorian.training.worker import LocalWorker
 
 WARM_UP_STEPS = 5
@@ -113,8 +113,9 @@ def train_once(data: str, place: str, ahead: int, steps: int, cache: str) -> Wai
     if place == SLOW:
         training = SlowStream(training.shards, training.starts, training.length)
     with tempfile.TemporaryDirectory(prefix="victorian-reading-run-") as run:
-        train(recipe, training, validation, LocalWorker(Path(run)), Path(run) / METRICS, ahead)
-        return Waits(read_records(Path(run) / METRICS))
+        extras = Extras(monitors=[Journal(open_storage(run))], batches_ahead=ahead)
+        train(recipe, training, validation, LocalWorker(Path(run)), extras)
+        return Waits(read_records(open_storage(run)))
 
 
 @dataclass(frozen=True)

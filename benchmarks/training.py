@@ -27,8 +27,8 @@ from victorian.recipes import TINY
 from victorian.storage import open_storage, sha256
 from victorian.tokens.manifest import MANIFEST, read_manifest
 from victorian.tokens.stream import open_split
-from victorian.training.loop import train
-from victorian.training.monitors import METRICS, StepRecord, read_records
+from victorian.training.loop import Extras, train
+from victorian.training.monitors import Journal, StepRecord, read_records
 from victorian.training.worker import LocalWorker
 
 WARM_UP_STEPS = 5
@@ -81,15 +81,16 @@ def train_plainly(data: str, run: str, seconds: float) -> TrainingRun:
     recipe = recipe_for(seconds)
     use_threads()
     began = perf_counter()
-    storage, metrics = open_storage(data), Path(run) / METRICS
+    storage, journal = open_storage(data), Journal(open_storage(run))
     manifest = read_manifest(storage)
     validation = open_split(storage, manifest, "validation") if "validation" in manifest.splits else None
-    trained = train(recipe, open_split(storage, manifest, "train"), validation, LocalWorker(Path(run)), metrics)
+    extras = Extras(monitors=[journal])
+    trained = train(recipe, open_split(storage, manifest, "train"), validation, LocalWorker(Path(run)), extras)
     at = trained.position
     digest = sha256(storage.read(MANIFEST))
     record = new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest)
     write_artifact(artifact_uri(run), trained.model, recipe, record)
-    return TrainingRun(perf_counter() - began, read_records(metrics))
+    return TrainingRun(perf_counter() - began, read_records(open_storage(run)))
 
 
 def train_through_ray(data: str, run: str, seconds: float) -> TrainingRun:

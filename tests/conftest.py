@@ -25,7 +25,8 @@ from victorian.tokens.packing import Unit
 from victorian.tokens.preparation import prepare_with
 from victorian.tokens.stream import open_split
 from victorian.tokens.units import Part, ShardPlan, cut_shard, tokenize_unit
-from victorian.training.loop import train
+from victorian.training.loop import Extras, train
+from victorian.training.monitors import Journal
 from victorian.training.worker import LocalWorker
 
 pytest_plugins = ["tests.running_service", "tests.object_store"]
@@ -91,7 +92,7 @@ def train_plainly(recipe: Recipe, data: Path, run: Path) -> Path:
         open_split(storage, manifest, "train"),
         open_split(storage, manifest, "validation"),
         LocalWorker(run),
-        run / "metrics.jsonl",
+        Extras(monitors=[Journal(open_storage(run))]),
     )
     at = trained.position
     digest = sha256(storage.read(MANIFEST))

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from tests.running_service import soon
+from victorian.storage import open_storage
 from victorian.training.monitors import read_records
 
 pytestmark = pytest.mark.faults
@@ -70,7 +71,7 @@ def test_training_killed_at_random_moments_ends_with_the_bits_of_a_run_that_was_
             assert kills <= 3, (tmp_path / "log").read_text()[-3000:]
         assert kills, "no moment was early enough"
         folders = tmp_path / "whole", tmp_path / f"cut-{attempt}"
-        losses = [[(r.step, r.loss, r.validation_loss) for r in read_records(f / "metrics.jsonl")] for f in folders]
+        losses = [[(r.step, r.loss, r.validation_loss) for r in read_records(open_storage(f))] for f in folders]
         assert losses[0] == losses[1]
         first, second = (safetensors.torch.load_file(f / "artifact" / "model.safetensors") for f in folders)
         assert all(torch.equal(first[name], second[name]) for name in first)

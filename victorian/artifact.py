@@ -26,6 +26,7 @@ from victorian.storage import open_storage, read_verified, sha256
 from victorian.tokens.bpe import END_OF_TEXT, Encoding, get_encoding
 
 RECORD = "training.json"
+RECIPE = "recipe.json"
 
 
 class TrainingRecord(Section):
@@ -90,7 +91,7 @@ def write_artifact(uri: str, model: GPT, recipe: Recipe, record: TrainingRecord)
         "tokenizer_config.json": _json(tokenizer),
         **encoding.hugging_face_files(),
         "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
-        "recipe.json": recipe.model_dump_json(indent=1).encode(),
+        RECIPE: recipe.model_dump_json(indent=1).encode(),
     }
     storage.delete(RECORD)
     for name, data in files.items():
@@ -110,6 +111,15 @@ def read_record(uri: str) -> TrainingRecord:
         raise ArtifactError(f"{uri}/{RECORD} is damaged: {first_problem(error)}") from error
 
 
+def read_artifact_recipe(uri: str) -> Recipe:
+    """The recipe of the artifact at `uri`, without its weights; ArtifactError if there is none or it is damaged."""
+    digest = read_record(uri).files.get(RECIPE, "")
+    try:
+        return read_recipe(read_verified(open_storage(uri), RECIPE, digest), f"{uri}/{RECIPE}")
+    except StorageError as error:
+        raise ArtifactError(f"cannot read the model in {uri}: {error}") from error
+
+
 def read_artifact(uri: str) -> Artifact:
     """Load a model directory, every file checked against its hash.
 
@@ -123,7 +133,7 @@ def read_artifact(uri: str) -> Artifact:
     record = read_record(uri)
     try:
         files = {name: read_verified(storage, name, digest) for name, digest in record.files.items()}
-        recipe = read_recipe(files["recipe.json"], f"{uri}/recipe.json")
+        recipe = read_recipe(files[RECIPE], f"{uri}/{RECIPE}")
         shape = from_config(json.loads(files["config.json"]))
         weights = safetensors.torch.load(files["model.safetensors"])
     except KeyError as error:
@@ -147,9 +157,7 @@ def find_artifact(uri: str) -> str:
     if storage.exists(RECORD):
         return storage.uri
     candidates = [
-        f"{storage.uri}/{key}".removesuffix(f"/{RECORD}")
-        for key in storage.names()
-        if key.endswith(f"artifact/{RECORD}")
+        f"{storage.uri}/{key}".removesuffix(f"/{RECORD}") for key in storage.names() if key.endswith(f"/{RECORD}")
     ]
     if not candidates:
         raise ArtifactError(f"no trained model in {uri}: train one with `victorian demo` or `victorian train`")
@@ -203,7 +211,7 @@ def new_record(
 def _check_vocabulary(uri: str, shape: ModelConfig, recipe: Recipe, record: TrainingRecord) -> None:
     encoding = get_encoding(recipe.tokens.ranks)
     if shape != recipe.model:
-        raise ArtifactError(f"{uri} contradicts itself: {'; '.join(differences(shape, recipe.model))} in recipe.json")
+        raise ArtifactError(f"{uri} contradicts itself: {'; '.join(differences(shape, recipe.model))} in {RECIPE}")
     if record.encoding_sha256 != encoding.sha256 or shape.vocabulary < encoding.size:
         raise ArtifactError(
             f"{uri} was trained with another vocabulary: expected encoding {encoding.sha256[:12]} with {encoding.size} "

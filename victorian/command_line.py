@@ -5,15 +5,16 @@ import functools
 import io
 import re
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from victorian.config import Recipe
+from victorian.config import Recipe, Section
 from victorian.errors import ConfigError
 from victorian.recipes import RECIPES, find_recipe
 
 Verbs = dict[str, Callable[..., None]]
+RecipeName = Annotated[str, tyro.conf.arg(name="recipe", help=f"Recipe to begin with: {', '.join(RECIPES)}.")]
 
 
 def resolve_recipe(arguments: list[str]) -> Recipe:
@@ -90,3 +91,12 @@ def _one_line(box: str, arguments: list[str], known: Collection[str]) -> str:
     text = re.sub(r"^(Unrecognized options|Required options|Parsing error|Value error) (?=\w)", "", text)
     verb = f"victorian {arguments[0]}" if arguments[0] in known else "victorian"
     return f"{text[:400]} (see `{verb} --help`)"
+
+
+def changed(recipe: Recipe, **sections: Section) -> Recipe:
+    """The recipe with other sections, checked as a whole."""
+    return Recipe.model_validate(dict(recipe) | sections)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)

@@ -75,6 +75,8 @@ class CleaningConfig(Section):
     """Write quotation marks, dashes, spaces and ligatures in one way."""
     join_lines: bool = True
     """Join lines that were broken only because the page was full; verse and headings keep theirs."""
+    held_out: bool = True
+    """Clean and select validation and test books too; off keeps them as they are, to compare with others' figures."""
 
 
 class SelectionConfig(Section):
@@ -157,12 +159,20 @@ class TrainingConfig(Section):
     """Autocast type on a GPU; auto is bf16 where the device has it, else fp16. fp16 scales the loss."""
     precision_cpu: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type on a CPU; auto is bf16 where the processor has it, else fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the blocks with torch.compile; auto does on GPUs, for runs long enough to gain from it."""
     validation_every_steps: int = Field(250, ge=1)
     """Steps between two looks at the validation loss."""
     validation_tokens: int = Field(262_144, ge=1)
     """Tokens of the validation split that one look reads."""
     checkpoint_every_steps: int = Field(250, ge=1)
     """Steps between two checkpoints."""
+    checkpoints_kept: int = Field(2, ge=1)
+    """Latest checkpoints that are kept, beside the model with the lowest validation loss."""
+    divergence: float = Field(3.0, gt=0)
+    """Nats a token above its running mean from which a loss counts as diverged; so does one that is no number."""
+    on_divergence: Literal["stop", "leave out"] = "stop"
+    """A step that diverged: end the run, or go on from the checkpoint before it without its batch."""
     seed: int = Field(1337, ge=0)
     """Seed of initial weights, order of windows, and dropout."""
 

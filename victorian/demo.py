@@ -25,8 +25,9 @@ from victorian.config import Recipe, SamplingParameters, ServiceConfig
 from victorian.corpus.book import BookReference
 from victorian.corpus.sources import SAMPLE, find_books, fingerprint
 from victorian.errors import ServiceError
-from victorian.reports.loss_chart import draw_losses
+from victorian.reports.loss_chart import LOSS_CHART
 from victorian.reports.progress import clock, live_line, watch_preparing, watch_training
+from victorian.reports.run_report import write_charts
 from victorian.storage import sha256
 
 HOST = "127.0.0.1"
@@ -97,9 +98,8 @@ def train_on_corpus(corpus: str, books: Sequence[BookReference], recipe: Recipe,
             f"each training token was read {record.tokens / train.tokens:.0f} times: the model will recite more than "
             "it invents; a larger corpus helps"
         )
-    chart = Path(run) / "loss.png"
-    draw_losses(result.metrics, f"{recipe.name} on {name}", chart)
-    stages.done("artifact", f"{artifact_uri(run)}, losses in {chart}", result.reused)
+    write_charts(run, f"{recipe.name} on {name}")
+    stages.done("artifact", f"{artifact_uri(run)}, losses in {run}/{LOSS_CHART}", result.reused)
     return result.artifact
 
 

@@ -4,7 +4,11 @@ Everything is a function called when a worker or an engine starts; nothing is de
 """
 
 import os
+import resource
+import sys
+from time import perf_counter
 
+import psutil
 import torch
 
 from victorian.config import TrainingConfig
@@ -35,6 +39,70 @@ def training_dtype(training: TrainingConfig, device: torch.device) -> torch.dtyp
     if has_fast_bf16(device):
         return torch.bfloat16
     return torch.float16 if on_gpu else torch.float32
+
+
+COMPILE_PAYS_SECONDS = 1800.0
+"""Training from which compiling, a minute or so, is earned back on a GPU."""
+
+
+def compiles(training: TrainingConfig, device: torch.device) -> bool:
+    """Whether a run compiles its network."""
+    if training.compile != "auto":
+        return training.compile == "on"
+    return device.type == "cuda" and (training.steps is not None or (training.seconds or 0) >= COMPILE_PAYS_SECONDS)
+
+
+PEAKS = {
+    "H200": {"bf16": 989e12, "fp16": 989e12, "fp32": 494e12},
+    "H100": {"bf16": 989e12, "fp16": 989e12, "fp32": 494e12},
+    "A100": {"bf16": 312e12, "fp16": 312e12, "fp32": 156e12},
+    "L40S": {"bf16": 362e12, "fp16": 362e12, "fp32": 183e12},
+    "A10G": {"bf16": 70e12, "fp16": 70e12, "fp32": 35e12},
+    "L4": {"bf16": 121e12, "fp16": 121e12, "fp32": 60e12},
+    "V100": {"fp16": 125e12, "fp32": 15.7e12},
+    "T4": {"fp16": 65e12, "fp32": 8.1e12},
+}
+"""Dense FLOP/s of accelerators by a word of their names, from NVIDIA's data sheets; fp32 is TF32 where there is one."""
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s that a device can do in matrix products: its data sheet's, else what a quick measurement finds."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        kind = next(name for name, known in DTYPES.items() if known == dtype)
+        for word, peaks in PEAKS.items():
+            if word in name and kind in peaks:
+                return peaks[kind]
+    return measured_flops(device, dtype)
+
+
+def measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.2) -> float:
+    """FLOP/s of the fastest of some products of square matrices."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    end = perf_counter() + seconds
+    while perf_counter() < end or best == float("inf"):
+        began = perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def memory_in_use(device: torch.device) -> tuple[int, int]:
+    """Bytes that this process holds on an accelerator, else in main memory, and the most that it ever held."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return psutil.Process().memory_info().rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def memory_free(device: torch.device) -> int:
+    """Bytes that are left on an accelerator, else in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def cores() -> int:

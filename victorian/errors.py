@@ -7,6 +7,8 @@
     │   └── TakenError        ... because something of that name is there already
     ├── DataError         shards that are missing, corrupt or of another vocabulary
     ├── TrainingError     a run that cannot start or go on
+    │   ├── DivergedError     ... because its loss is no number, or far above what it was
+    │   └── StoppedError      ... because it was told to stop; it can be gone on with
     ├── ArtifactError     a model directory that is missing, corrupt or of another vocabulary
     ├── RequestError      a generation request that cannot be served as asked
     │   └── OverloadedError   ... now; later it can
@@ -42,6 +44,22 @@ class DataError(VictorianError, ValueError):
 
 class TrainingError(VictorianError, RuntimeError):
     """A run cannot start, go on, or be resumed with what it is given."""
+
+
+class DivergedError(TrainingError):
+    """The loss of a step is no number, or far above its running mean.
+
+    Attributes:
+        may_go_on: whether another attempt would leave out the batch that caused it.
+    """
+
+    def __init__(self, message: str, may_go_on: bool = False) -> None:
+        super().__init__(message)
+        self.may_go_on = may_go_on
+
+
+class StoppedError(TrainingError):
+    """A run was told to stop and has left a checkpoint: the same command goes on."""
 
 
 class ArtifactError(VictorianError, ValueError):

@@ -1,4 +1,4 @@
-"""Prepares a corpus on a running cluster and kills a part of it with SIGKILL at a moment that is asked for."""
+"""Runs a command on a cluster and kills a part of it with SIGKILL at a moment that is asked for."""
 
 import os
 import random
@@ -70,9 +70,10 @@ class Ended:
 
 
 @contextmanager
-def second_node(head: Head) -> Iterator[psutil.Process]:
+def second_node(head: Head, cpus: int = 4) -> Iterator[psutil.Process]:
     """Another node of the cluster, as a raylet of its own on this machine."""
-    command = [str(BIN / "ray"), "start", f"--address={head.address}", "--num-cpus=4", "--node-ip-address=127.0.0.1"]
+    command = [str(BIN / "ray"), "start", f"--address={head.address}", f"--num-cpus={cpus}"]
+    command += ["--node-ip-address=127.0.0.1"]
     command += ["--block", "--object-store-memory=100000000"]
     process = subprocess.Popen(
         command, env=head.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -103,7 +104,18 @@ def prepare(
     node: psutil.Process | None = None,
 ) -> Ended:
     """`victorian prepare` on the cluster; when `moment` comes, a part of it is killed."""
-    command = [str(BIN / "victorian"), "prepare", source, "--output", output, *FLAGS]
+    strike = (lambda driver: _strike(kind, driver, head, node)) if kind else None
+    return run(head, ["prepare", source, "--output", output, *FLAGS], strike, moment)
+
+
+def run(
+    head: Head,
+    arguments: list[str],
+    strike: Callable[["subprocess.Popen[str]"], bool] | None = None,
+    moment: Callable[[], bool] = lambda: True,
+) -> Ended:
+    """A `victorian` command on the cluster; when `moment` comes, `strike` is called until it says that it struck."""
+    command = [str(BIN / "victorian"), *arguments]
     environment = head.environment | {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=head.folder
@@ -111,13 +123,29 @@ def prepare(
         assert process.stdout is not None
         killed = False
         end = time.monotonic() + 180
-        while process.poll() is None and kind and not killed:
+        while process.poll() is None and strike and not killed:
             assert time.monotonic() < end
             if moment():
-                killed = _strike(kind, process, head, node)
+                killed = strike(process)
             time.sleep(0.02)
         printed = process.stdout.read()
         return Ended(process.wait(), printed, killed)
+
+
+def send(number: signal.Signals) -> Callable[["subprocess.Popen[str]"], bool]:
+    """A strike at the command itself."""
+
+    def strike(driver: "subprocess.Popen[str]") -> bool:
+        driver.send_signal(number)
+        return True
+
+    return strike
+
+
+def kill_node(node: psutil.Process) -> None:
+    """End a raylet and all its workers at once."""
+    for one in [node, *node.children(recursive=True)]:
+        _kill(one)
 
 
 def _strike(kind: Kind, driver: "subprocess.Popen[str]", head: Head, node: psutil.Process | None) -> bool:
@@ -126,8 +154,7 @@ def _strike(kind: Kind, driver: "subprocess.Popen[str]", head: Head, node: psuti
         return True
     if kind == "node":
         assert node is not None
-        for one in [node, *node.children(recursive=True)]:
-            _kill(one)
+        kill_node(node)
         return True
     busy = [process for process in _workers(head) if "MapBatches" in " ".join(process.cmdline())]
     if busy:

@@ -14,14 +14,13 @@ import torch
 from tests.conftest import TOY, prepare_plainly, train_plainly
 from victorian.artifact import read_artifact
 from victorian.cluster.evaluate import evaluate
-from victorian.cluster.train import TrainResult, train_run
+from victorian.cluster.train import Options, TrainResult, train_run
 from victorian.config import Recipe
-from victorian.errors import ArtifactError, DataError, TrainingError, VictorianError
+from victorian.errors import ArtifactError, ConfigError, DataError, TrainingError, VictorianError
 from victorian.storage import open_storage
-from victorian.tokens.batches import Batches
 from victorian.tokens.manifest import read_manifest
 from victorian.tokens.stream import open_split
-from victorian.training.evaluation import score_windows
+from victorian.training.evaluation import score_overlapping, window_count
 from victorian.training.monitors import StepRecord, read_records
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
@@ -43,13 +42,13 @@ def ray_run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory, ray_sessio
     return run, result
 
 
-def losses(metrics: Path) -> list[tuple[int, float, float | None]]:
-    return [(record.step, record.loss, record.validation_loss) for record in read_records(metrics)]
+def losses(run: Path) -> list[tuple[int, float, float | None]]:
+    return [(record.step, record.loss, record.validation_loss) for record in read_records(open_storage(run))]
 
 
 def test_one_worker_equals_the_loop_without_ray(ray_run: tuple[Path, TrainResult], toy_artifact: Path) -> None:
     run, result = ray_run
-    assert losses(run / "metrics.jsonl") == losses(toy_artifact.parent / "metrics.jsonl")
+    assert losses(run) == losses(toy_artifact.parent)
     ours = safetensors.torch.load_file(Path(result.artifact) / "model.safetensors")
     plain = safetensors.torch.load_file(toy_artifact / "model.safetensors")
     assert all(torch.equal(ours[name], plain[name]) for name in plain)
@@ -92,8 +91,8 @@ def test_a_damaged_artifact_is_written_again(ray_run: tuple[Path, TrainResult], 
 def test_two_workers_take_the_steps_of_one(toy_data: Path, tmp_path: Path) -> None:
     still = {"model": {"dropout": 0.0}}
     one = train_plainly(changed(**still), toy_data, tmp_path / "one")
-    before = read_records(one.parent / "metrics.jsonl")
-    two = train_run(changed(**still), str(toy_data), str(tmp_path / "two"), workers=2)
+    before = read_records(open_storage(one.parent))
+    two = train_run(changed(**still), str(toy_data), str(tmp_path / "two"), Options(workers=2))
     assert [m.step for m in two.metrics] == [m.step for m in before]
     assert [m.loss for m in two.metrics] == pytest.approx([m.loss for m in before], abs=2e-3)
     assert two.record.validation_loss == pytest.approx(before[-1].validation_loss, abs=2e-3)
@@ -119,7 +118,7 @@ def test_a_worker_killed_in_the_middle_resumes_to_the_same_bits(toy_data: Path, 
     thread.start()
     cut = train_run(recipe, str(toy_data), str(tmp_path / "cut"))
     assert killed
-    assert losses(metrics) == losses(whole.parent / "metrics.jsonl")
+    assert losses(metrics.parent) == losses(whole.parent)
     first, second = (read_artifact(str(artifact)).model.state_dict() for artifact in (whole, cut.artifact))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -158,7 +157,7 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(
     toy_data: Path, tmp_path: Path, recipe: Recipe, workers: int, reason: str
 ) -> None:
     with pytest.raises(VictorianError, match=reason):
-        train_run(recipe, str(toy_data), str(tmp_path / "run"), workers=workers)
+        train_run(recipe, str(toy_data), str(tmp_path / "run"), Options(workers=workers))
     assert not (tmp_path / "run").exists()
 
 
@@ -166,7 +165,7 @@ def test_a_gpu_that_is_not_there_is_told(toy_data: Path, tmp_path: Path) -> None
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(TrainingError, match="1 workers want a GPU each and this machine has 0"):
-        train_run(TOY, str(toy_data), str(tmp_path / "run"), use_gpu=True)
+        train_run(TOY, str(toy_data), str(tmp_path / "run"), Options(use_gpu=True))
 
 
 def test_a_run_never_mixes_with_a_data_set(toy_data: Path) -> None:
@@ -177,7 +176,7 @@ def test_a_run_never_mixes_with_a_data_set(toy_data: Path) -> None:
 def test_an_error_of_ours_comes_back_from_the_worker(toy_data: Path, tmp_path: Path) -> None:
     long = changed(model={"context": 60_000}, training={"tokens_per_step": 60_000})
     with pytest.raises(DataError, match="fewer than one window of 60001"):
-        train_run(long, str(toy_data), str(tmp_path / "run"), max_failures=0)
+        train_run(long, str(toy_data), str(tmp_path / "run"), Options(max_failures=0))
     assert not (tmp_path / "run" / "artifact").exists()
 
 
@@ -193,13 +192,16 @@ def test_evaluation_over_workers_equals_a_plain_one(toy_artifact: Path, toy_data
     result = evaluate(str(toy_artifact), str(toy_data), "test", workers)
     storage = open_storage(toy_data)
     manifest = read_manifest(storage)
-    batches = Batches(open_split(storage, manifest, "test"), 64, 1, seed=0)
-    score = score_windows(read_artifact(str(toy_artifact)).model, batches, 0, batches.windows)
-    assert result.tokens == score.tokens == batches.windows * 64
-    assert result.loss == pytest.approx(score.loss, rel=1e-5)
+    stream = open_split(storage, manifest, "test")
+    artifact = read_artifact(str(toy_artifact))
+    windows = window_count(stream.length, 32)
+    score = score_overlapping(artifact.model, stream, 0, windows, 32, artifact.encoding.end_of_text)
     entry = manifest.splits["test"]
-    share = score.tokens / entry.tokens
-    assert result.bits_per_byte == pytest.approx(score.bits_per_byte(entry.bytes * share), rel=1e-5)
+    assert result.tokens == score.tokens == entry.tokens - len(entry.books)  # all but the mark before each book
+    assert (result.context, result.overlap, result.as_published) == (64, 32, False)
+    assert result.loss == pytest.approx(score.loss, rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(score.bits_per_byte(entry.bytes), rel=1e-5)
+    assert result.word_perplexity == pytest.approx(score.word_perplexity(entry.original_words), rel=1e-5)
 
 
 def test_evaluation_refuses_what_does_not_fit(toy_artifact: Path, toy_data: Path, tmp_path: Path) -> None:
@@ -207,3 +209,5 @@ def test_evaluation_refuses_what_does_not_fit(toy_artifact: Path, toy_data: Path
         evaluate(str(tmp_path), str(toy_data))
     with pytest.raises(DataError, match="is not a token data set"):
         evaluate(str(toy_artifact), str(tmp_path))
+    with pytest.raises(ConfigError, match="expected a stride from 1 to the context of 64 tokens, got 65"):
+        evaluate(str(toy_artifact), str(toy_data), stride=65)

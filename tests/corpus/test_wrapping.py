@@ -3,7 +3,11 @@
 import textwrap
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.corpus import plain_wrapping
+from victorian.corpus.sources import SAMPLE, find_books, read_bytes
 from victorian.corpus.wrapping import join_lines
 
 SENTENCE = "The carrier set down his lantern upon the wall, and looked for some time along the road to the sea. "
@@ -54,3 +58,34 @@ def test_a_book_of_verse_or_of_unbroken_paragraphs_is_left_alone() -> None:
 def test_joining_twice_is_joining_once() -> None:
     once = join_lines(page(*[PARAGRAPH.strip(), VERSE] * 12))
     assert join_lines(once) == once
+
+
+WORDS = st.sampled_from(["a", "the", "carrier", "well-", "--", "—", "nothing--", "“Oh”", "😀", "x" * 30, "\ud800"])
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> str:
+    """Blocks filled to about one width, some of them indented, with any number of empty lines between them."""
+    width = draw(st.sampled_from([48, 55, 72, 99]))
+    text = ""
+    for _ in range(draw(st.integers(1, 6))):
+        words = draw(st.lists(WORDS, min_size=1, max_size=12)) * draw(st.integers(1, 30))
+        block = "\n".join(textwrap.wrap(" ".join(words), width + draw(st.sampled_from([-30, 0, 0, 0, 9]))))
+        if draw(st.booleans()):
+            block = block.replace("\n", draw(st.sampled_from(["\n", "\n  ", "\n\t", "\n\n\n"])), 3)
+        text += block + "\n" * draw(st.integers(0, 5))
+    return text
+
+
+@settings(max_examples=300)
+@given(pages())
+def test_it_equals_its_definition_line_by_line(text: str) -> None:
+    assert join_lines(text) == plain_wrapping.join_lines(text)
+
+
+def test_it_equals_its_definition_on_the_sample() -> None:
+    for book in find_books(SAMPLE).books:
+        text = read_bytes(book).decode()
+        assert join_lines(text) == plain_wrapping.join_lines(text)
+        filled = "\n\n".join(textwrap.fill(paragraph, 70) for paragraph in text.split("\n\n"))
+        assert join_lines(filled) == plain_wrapping.join_lines(filled) != filled

@@ -19,8 +19,8 @@ from victorian.tokens.bpe import Tokens
 from victorian.tokens.manifest import read_manifest
 from victorian.tokens.prefetch import BATCHES_AHEAD
 from victorian.tokens.stream import TokenStream, open_split
-from victorian.training.loop import Trained, check_split, train
-from victorian.training.monitors import StepRecord, read_records
+from victorian.training.loop import Extras, Trained, check_split, train
+from victorian.training.monitors import Journal, StepRecord, read_records
 from victorian.training.optimizer import Optimizer
 from victorian.training.precision import Precision
 from victorian.training.worker import LocalWorker
@@ -44,12 +44,13 @@ def run(
     use_threads()
     worker = worker or LocalWorker(folder)
     training, validation = split(data, "train"), split(data, "validation")
-    return train(recipe, training, validation, worker, folder / "metrics.jsonl", batches_ahead)
+    extras = Extras(monitors=[Journal(open_storage(folder))], batches_ahead=batches_ahead)
+    return train(recipe, training, validation, worker, extras)
 
 
 def what_was_learnt(folder: Path) -> list[tuple[object, ...]]:
     """Everything in a run's records that does not depend on the clock."""
-    records = read_records(folder / "metrics.jsonl")
+    records = read_records(open_storage(folder))
     return [(r.step, r.loss, r.gradient_norm, r.validation_loss, r.learning_rate) for r in records]
 
 
@@ -81,15 +82,16 @@ class DiesAt(LocalWorker):
         super().__init__(folder)
         self._last = step
 
-    def save(self, step, write):  # type: ignore[no-untyped-def]
-        super().save(step, write)
+    def save(self, step, take):  # type: ignore[no-untyped-def]
+        super().save(step, take)
         if step == self._last:
+            self.settle()
             raise KeyboardInterrupt
 
 
 def test_it_learns(toy_data: Path, tmp_path: Path) -> None:
     trained = run(changed(training={"steps": 60}), toy_data, tmp_path)
-    records = read_records(tmp_path / "metrics.jsonl")
+    records = read_records(open_storage(tmp_path))
     assert [record.step for record in records] == list(range(1, 61))
     assert records[0].loss == pytest.approx(6.36, abs=0.1)  # ln 576: nothing is known yet
     assert records[-1].validation_loss is not None
@@ -135,8 +137,9 @@ def test_the_wait_for_data_is_written_down(toy_data: Path, tmp_path: Path) -> No
     stream = split(toy_data, "train")
     slow = SlowStream(stream.shards, stream.starts, stream.length)
     recipe = changed(training={"steps": 3})
-    train(recipe, slow, None, LocalWorker(tmp_path), tmp_path / "metrics.jsonl", batches_ahead=0)
-    assert all(0.016 <= record.data_wait < 1 for record in read_records(tmp_path / "metrics.jsonl"))  # 8 windows
+    extras = Extras(monitors=[Journal(open_storage(tmp_path))], batches_ahead=0)
+    train(recipe, slow, None, LocalWorker(tmp_path), extras)
+    assert all(0.016 <= record.data_wait < 1 for record in read_records(open_storage(tmp_path)))  # 8 windows
 
 
 def test_no_thread_outlives_a_run(toy_data: Path, tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_tokens_that_cannot_be_read_end_the_run(toy_data: Path, tmp_path: Path, 
     stream = split(toy_data, "train")
     broken = BrokenStream(stream.shards, stream.starts, stream.length)
     with pytest.raises(DataError, match="the disk is gone"):
-        train(TOY, broken, None, LocalWorker(tmp_path), tmp_path / "metrics.jsonl", ahead)
+        train(TOY, broken, None, LocalWorker(tmp_path), Extras(batches_ahead=ahead))
     assert not reading_threads()
 
 
@@ -161,15 +164,15 @@ def test_accumulation_gives_the_same_step(toy_data: Path, tmp_path: Path) -> Non
     for size in (8, 2):
         recipe = changed(model={"dropout": 0.0}, training={"sequences_per_microbatch": size, "steps": 4})
         run(recipe, toy_data, tmp_path / str(size))
-        losses.append([record.loss for record in read_records(tmp_path / str(size) / "metrics.jsonl")])
+        losses.append([record.loss for record in read_records(open_storage(tmp_path / str(size)))])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_a_budget_in_seconds_ends_in_time_with_the_rate_at_the_bottom(toy_data: Path, tmp_path: Path) -> None:
-    recipe = changed(training={"steps": None, "seconds": 1.0})
+    recipe = changed(training={"steps": None, "seconds": 2.5})
     trained = run(recipe, toy_data, tmp_path)
-    records = read_records(tmp_path / "metrics.jsonl")
-    assert trained.position.seconds >= 1.0
+    records = read_records(open_storage(tmp_path))
+    assert trained.position.seconds >= 2.5
     assert records[-2].spent < 1.0 == records[-1].spent
     assert records[-1].learning_rate < 0.2 * max(record.learning_rate for record in records)
 
@@ -181,7 +184,7 @@ def test_mixed_precision_learns_as_fp32_does(toy_data: Path, tmp_path: Path, pre
     mixed = changed(model={"dropout": 0.0, "layers": 1}, training={"steps": 6, "precision_cpu": precision})
     run(mixed, toy_data, tmp_path / precision)
     full, half = (
-        [record.loss for record in read_records(tmp_path / name / "metrics.jsonl")] for name in ("fp32", precision)
+        [record.loss for record in read_records(open_storage(tmp_path / name))] for name in ("fp32", precision)
     )
     assert half == pytest.approx(full, abs=0.05)
     assert half != full
@@ -189,9 +192,10 @@ def test_mixed_precision_learns_as_fp32_does(toy_data: Path, tmp_path: Path, pre
 
 def test_without_a_validation_split_there_is_no_validation_loss(toy_data: Path, tmp_path: Path) -> None:
     worker = LocalWorker(tmp_path)
-    trained = train(TOY, split(toy_data, "train"), None, worker, tmp_path / "metrics.jsonl")
+    extras = Extras(monitors=[Journal(open_storage(tmp_path))])
+    trained = train(TOY, split(toy_data, "train"), None, worker, extras)
     assert trained.position.validation_loss is None
-    assert all(record.validation_loss is None for record in read_records(tmp_path / "metrics.jsonl"))
+    assert all(record.validation_loss is None for record in read_records(open_storage(tmp_path)))
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(toy_data: Path, tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(toy_data:
 def test_a_damaged_checkpoint_is_refused(toy_data: Path, tmp_path: Path, name: str, damage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(TOY, toy_data, tmp_path, DiesAt(tmp_path, 4))
-    path = tmp_path / "checkpoint" / name
+    path = tmp_path / "checkpoint-00000004" / name
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
     with pytest.raises(TrainingError, match="is damaged"):
@@ -241,7 +245,7 @@ def test_an_overflow_in_fp16_skips_the_step_of_every_part_and_is_written_down(
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert precision.state()["scale"] < scale
     run(recipe, toy_data, tmp_path)
-    record = read_records(tmp_path / "metrics.jsonl")[0]
+    record = read_records(open_storage(tmp_path))[0]
     overflowed = record.model_copy(update={"gradient_norm": None})
     assert StepRecord.model_validate_json(overflowed.model_dump_json()) == overflowed
 
@@ -249,7 +253,7 @@ def test_an_overflow_in_fp16_skips_the_step_of_every_part_and_is_written_down(
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1\n')
     with pytest.raises(StorageError, match=r"metrics\.jsonl is damaged"):
-        read_records(tmp_path / "metrics.jsonl")
+        read_records(open_storage(tmp_path))
 
 
 def test_a_step_that_workers_cannot_share_is_refused_with_numbers_that_work() -> None:
@@ -263,7 +267,7 @@ def test_a_split_shorter_than_a_window_is_refused(toy_data: Path, tmp_path: Path
     recipe = changed(model={"context": 4096}, training={"tokens_per_step": 4096})
     short = TokenStream((split(toy_data, "validation").shards[0][:100],), (0,), 100)
     with pytest.raises(DataError, match="fewer than one window of 4097"):
-        train(recipe, short, None, LocalWorker(tmp_path), tmp_path / "metrics.jsonl")
+        train(recipe, short, None, LocalWorker(tmp_path))
 
 
 def test_records_still_being_written_are_left_for_later(tmp_path: Path, toy_data: Path) -> None:
@@ -271,4 +275,4 @@ def test_records_still_being_written_are_left_for_later(tmp_path: Path, toy_data
     path = tmp_path / "metrics.jsonl"
     with path.open("a") as file:
         file.write(json.dumps({"kind": "step", "step": 3})[:10])
-    assert [record.step for record in read_records(path)] == [1, 2]
+    assert [record.step for record in read_records(open_storage(tmp_path))] == [1, 2]

@@ -1,34 +1,41 @@
-"""Evaluation over many workers: each scores a run of windows, and the scores add up."""
+"""Evaluation over many workers: each scores a run of windows, and the scores add up to what one would find."""
 
 from dataclasses import dataclass
 
 import ray
 
-from victorian.artifact import read_artifact, read_record
+from victorian.artifact import read_artifact, read_artifact_recipe, read_record
 from victorian.cluster.session import own_errors
 from victorian.config import Section
 from victorian.corpus.book import Split
 from victorian.device import cores, pick_device, use_threads
 from victorian.errors import ConfigError, DataError
 from victorian.storage import open_storage
-from victorian.tokens.batches import Batches
 from victorian.tokens.manifest import read_manifest
 from victorian.tokens.stream import open_split
-from victorian.training.evaluation import Score, score_windows
+from victorian.training.evaluation import Score, score_overlapping, window_count
 
 
 class Evaluation(Section):
-    """How well an artifact predicts a split, every token of its whole windows scored once, without overlap."""
+    """How well an artifact predicts a split, every token scored once."""
 
     split: Split
+    books: int
     tokens: int
-    """Tokens that were scored."""
+    """Tokens that were scored: all but `<|endoftext|>`."""
+    context: int
+    """The longest past that a token is predicted from."""
+    overlap: int
+    """The shortest, but at the very beginning: tokens by which neighbouring windows overlap."""
+    as_published: bool
+    """Whether the books are as they were found, neither cleaned nor selected, so that figures compare with others'."""
     loss: float
     """Nats a token."""
     bits_per_byte: float
-    """Of the cleaned text."""
+    """Of the text that was tokenized."""
     word_perplexity: float
-    """Per word of white space in the original text, as PG19 reports it."""
+    """Per word of white space in the original text: exp(total nats / words), as PG19 reports it."""
+    words: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class _Share:
     artifact: str
     data: str
     split: Split
+    stride: int
     part: int
     parts: int
 
@@ -46,17 +54,24 @@ def _score(share: _Share) -> tuple[float, int]:
     artifact = read_artifact(share.artifact)
     storage = open_storage(share.data)
     stream = open_split(storage, read_manifest(storage), share.split)
-    batches = Batches(stream, artifact.model.config.context, 1, seed=0)
-    first = batches.windows * share.part // share.parts
-    last = batches.windows * (share.part + 1) // share.parts
-    score = score_windows(artifact.model.to(pick_device()), batches, first, last - first)
+    windows = window_count(stream.length, share.stride)
+    first = windows * share.part // share.parts
+    last = windows * (share.part + 1) // share.parts
+    model = artifact.model.to(pick_device())
+    score = score_overlapping(model, stream, first, last, share.stride, artifact.encoding.end_of_text)
     return score.nats, score.tokens
 
 
-def evaluate(artifact: str, data: str, split: Split = "test", workers: int = 1) -> Evaluation:
+def evaluate(
+    artifact: str, data: str, split: Split = "test", workers: int = 1, stride: int | None = None
+) -> Evaluation:
     """Score a whole split. Needs a Ray session.
 
+    Args:
+        stride: tokens from one window to the next, which share the rest of the context; by default half of it.
+
     Raises:
+        ConfigError: if there is no worker, or the stride does not fit the context.
         ArtifactError: if the artifact is missing or damaged.
         DataError: if the data set is missing, damaged, has no such split, or is of another encoding.
     """
@@ -70,16 +85,24 @@ def evaluate(artifact: str, data: str, split: Split = "test", workers: int = 1) 
         )
     if split not in manifest.splits:
         raise DataError(f"{data} has no {split} split; it has {', '.join(manifest.splits)}")
+    context = read_artifact_recipe(artifact).model.context
+    stride = context // 2 if stride is None else stride
+    if not 1 <= stride <= context:
+        raise ConfigError(f"expected a stride from 1 to the context of {context} tokens, got {stride}")
     entry = manifest.splits[split]
-    shares = [_Share(artifact, storage.uri, split, part, workers) for part in range(workers)]
+    shares = [_Share(artifact, storage.uri, split, stride, part, workers) for part in range(workers)]
     with own_errors():
         scores = [Score(*pair) for pair in ray.get([_score.remote(share) for share in shares])]
     total = sum(scores, Score(0.0, 0))
-    scored = total.tokens / entry.tokens  # the last, partial window is left out: so is its share of the text
     return Evaluation(
         split=split,
+        books=len(entry.books),
         tokens=total.tokens,
+        context=context,
+        overlap=context - stride,
+        as_published=manifest.as_found(split),
         loss=total.loss,
-        bits_per_byte=total.bits_per_byte(entry.bytes * scored),
-        word_perplexity=total.word_perplexity(entry.original_words * scored),
+        bits_per_byte=total.bits_per_byte(entry.bytes),
+        word_perplexity=total.word_perplexity(entry.original_words),
+        words=entry.original_words,
     )

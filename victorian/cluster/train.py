@@ -1,37 +1,60 @@
 """Ray Train: a TorchTrainer around `training/loop.py`.
 
-A run is a folder: `recipe.json`, `metrics.jsonl` while it runs, `artifact/` when it is done, and `ray/`, where Ray
-keeps its checkpoints. Running again with the same folder goes on from the last of them.
+A run is a folder, here or in an object store: `recipe.json`, `metrics.jsonl` and `tensorboard/` while it runs, `best/`
+with the model of the lowest validation loss, `artifact/` when it is done, and `ray/`, where its checkpoints are.
+Running again with the same folder goes on from the last of them.
 """
 
 import os
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from torch import nn
 
-from victorian.artifact import TrainingRecord, artifact_uri, is_whole, new_record, read_record, write_artifact
+from victorian.artifact import RECORD as ARTIFACT_RECORD
+from victorian.artifact import (
+    TrainingRecord,
+    artifact_uri,
+    is_whole,
+    new_record,
+    read_artifact,
+    read_record,
+    write_artifact,
+)
 from victorian.cluster.session import own_errors
-from victorian.config import Recipe, differences, read_recipe
+from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_stop_flag
+from victorian.config import EngineConfig, Recipe, SamplingParameters, differences, read_recipe
 from victorian.device import cores, use_threads
-from victorian.errors import TrainingError
+from victorian.engine.engine import Engine
+from victorian.engine.request import TokenEvent
+from victorian.errors import DivergedError, StoppedError, TrainingError
+from victorian.model.gpt2 import GPT
 from victorian.storage import Storage, open_storage, sha256
+from victorian.tokens.bpe import Encoding, get_encoding
 from victorian.tokens.manifest import MANIFEST, Manifest, read_manifest, verify
 from victorian.tokens.stream import open_split
-from victorian.training.loop import check_split, train
-from victorian.training.monitors import METRICS, StepRecord, read_records
+from victorian.training.best import keep_best
+from victorian.training.checkpoint import Position
+from victorian.training.cloudwatch import CloudWatch
+from victorian.training.divergence import Trouble
+from victorian.training.loop import Extras, check_split, train
+from victorian.training.monitors import Journal, Monitor, StepRecord, latest_records, read_records
+from victorian.training.tensorboard import TensorBoard
 
 RECIPE = "recipe.json"
 DATA = "data.sha256"
+BEGINNING = "begun-from.sha256"
+FAILURE = "failure.txt"
 WATCH_SECONDS = 0.5
+WATCH_SECONDS_AFAR = 5.0
+"""How often the driver looks at a run in an object store."""
+SAMPLE = SamplingParameters(temperature=0.8, max_tokens=40, seed=1837)
 
 
 @dataclass(frozen=True)
@@ -44,114 +67,169 @@ class TrainResult:
     reused: bool
 
 
-class RayWorker:
-    """A worker of a TorchTrainer, as the training loop sees it."""
+@dataclass(frozen=True)
+class Options:
+    """What a run can have beside its recipe; nothing of it changes what is learnt, but `init_from`."""
 
-    def __init__(self) -> None:
-        context = ray.train.get_context()
-        self.rank = context.get_world_rank()
-        self.world_size = context.get_world_size()
-        self.device = ray.train.torch.get_device()
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        wrapped: nn.Module = ray.train.torch.prepare_model(model)
-        return wrapped
-
-    def total(self, values: list[float]) -> list[float]:
-        if self.world_size == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(tensor)
-        return [float(value) for value in tensor.tolist()]
-
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        if self.rank != 0:
-            ray.train.report({"step": step})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"step": step}, checkpoint=checkpoint)
-
-    @contextmanager
-    def restored(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-        else:
-            with checkpoint.as_directory() as folder:
-                yield Path(folder)
+    workers: int = 1
+    least_workers: int | None = None
+    """Workers that are enough when machines are lost; None if none may be missing."""
+    use_gpu: bool = False
+    cpus_per_worker: int = 1
+    """CPUs that Ray sets aside for each worker, which decides how many share a machine."""
+    max_failures: int = 3
+    """Times that a run is taken up again by itself after a worker failed."""
+    init_from: str | None = None
+    """Artifact whose weights the run begins with."""
+    cloudwatch: bool = False
 
 
 def _work(arguments: dict[str, Any]) -> None:
     """What each worker does: open the data, train, and write the artifact where rank 0 is."""
     recipe = Recipe.model_validate_json(arguments["recipe"])
-    data, run = open_storage(arguments["data"]), str(arguments["run"])
+    data, run = open_storage(arguments["data"]), open_storage(arguments["run"])
     use_threads(max(1, cores() // ray.train.get_context().get_local_world_size()))
     manifest = read_manifest(data)
     training = open_split(data, manifest, "train")
     validation = open_split(data, manifest, "validation") if "validation" in manifest.splits else None
-    worker = RayWorker()
-    trained = train(recipe, training, validation, worker, Path(run) / METRICS)
-    if worker.rank == 0:
-        at = trained.position
-        digest = sha256(data.read(MANIFEST))
-        record = new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest)
-        write_artifact(artifact_uri(run), trained.model, recipe, record)
+    digest = sha256(data.read(MANIFEST))
+
+    def record(at: Position) -> TrainingRecord:
+        return new_record(recipe, at.step, at.seconds, at.loss, at.validation_loss, digest)
+
+    journal = Journal(run)
+    # A run that goes on from a checkpoint finds the records of all steps before it.
+    worker = RayWorker(run.uri, arguments["stop"], journal.flush, partial(keep_best, run, record))
+    monitors: list[Monitor] = [journal, TensorBoard(run)]
+    if arguments["cloudwatch"]:
+        monitors.append(CloudWatch(run.uri.rstrip("/").rpartition("/")[2]))
+    origin = arguments["init_from"]
+    extras = Extras(
+        initial=read_artifact(origin).model.state_dict() if origin else None,
+        monitors=monitors,
+        sampler=partial(_write_sample, get_encoding(recipe.tokens.ranks)),
+        trouble=Trouble(run),
+    )
+    try:
+        trained = train(recipe, training, validation, worker, extras)
+    except DivergedError as error:
+        if error.may_go_on:
+            raise  # the next attempt leaves the batch out
+        if worker.rank == 0:
+            run.write(FAILURE, str(error).encode())  # another attempt would come to the same end
+        return
+    if worker.rank == 0 and not trained.stopped:
+        write_artifact(artifact_uri(run.uri), trained.model, recipe, record(trained.position))
+
+
+def _write_sample(encoding: Encoding, model: GPT) -> str:
+    """A few words of the model as it is, begun from nothing."""
+    config = EngineConfig(max_running=1, threads=torch.get_num_threads())
+    with Engine(model, encoding, config) as engine:
+        events = engine.stream(engine.request("", SAMPLE))
+        return "".join(event.text for event in events if isinstance(event, TokenEvent))
 
 
 def train_run(
     recipe: Recipe,
     data: str,
     run: str,
-    workers: int = 1,
-    use_gpu: bool = False,
-    max_failures: int = 3,
+    options: Options | None = None,
     watch: Callable[[StepRecord], None] = lambda _: None,
+    stop: threading.Event | None = None,
 ) -> TrainResult:
     """Train a recipe on a data set into a run folder, go on with it, or find that it is done. Needs a Ray session.
 
     Args:
         watch: called with the latest step, about twice a second.
+        stop: set by somebody else when the run is to end with a checkpoint.
 
     Raises:
         DataError: if the data set is missing or damaged.
+        ArtifactError: if the artifact to begin from is.
         TrainingError: if the data are of another encoding, the folder holds a run of another recipe or other data,
-            this machine has not the workers' CPUs or GPUs, or the run cannot go on.
+            this machine has not the workers' CPUs or GPUs, or the run cannot go on; StoppedError if it was told to.
     """
+    options = options or Options()
     storage = open_storage(run)
     source = open_storage(data)
     manifest = read_manifest(source)
     _check_data(recipe, source, manifest)
     recipe = recipe.model_copy(update=dict(manifest.data))  # the books were cleaned as their manifest says
-    check_split(recipe, workers)
-    digest = sha256(source.read(MANIFEST))
-    _check_run(storage, recipe, digest, run)
+    for workers in range(options.least_workers or options.workers, options.workers + 1):
+        check_split(recipe, workers)
+    identity = {DATA: sha256(source.read(MANIFEST)), BEGINNING: _beginning(recipe, options.init_from)}
+    _check_run(storage, recipe, identity, run)
     target = artifact_uri(storage.uri)
-    metrics = Path(storage.uri) / METRICS
     if is_whole(target):
-        return TrainResult(target, read_record(target), read_records(metrics), reused=True)
-    _check_room(workers, use_gpu)
+        return TrainResult(target, read_record(target), read_records(storage), reused=True)
+    _check_room(options)
+    storage.delete(FAILURE)
     storage.write(RECIPE, recipe.model_dump_json(indent=1).encode())
-    storage.write(DATA, digest.encode())
+    for key, digest in identity.items():
+        storage.write(key, digest.encode())
+    flag = new_stop_flag()
     trainer = ray.train.torch.TorchTrainer(
         _work,
         train_loop_config={
             "recipe": recipe.model_dump_json(),
             "data": source.uri,
             "run": storage.uri,
+            "init_from": options.init_from,
+            "cloudwatch": options.cloudwatch,
+            "stop": flag,
         },
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(options.least_workers, options.workers) if options.least_workers else options.workers,  # type: ignore[arg-type]
+            use_gpu=options.use_gpu,
+            resources_per_worker={"CPU": options.cpus_per_worker},
+        ),
         run_config=ray.train.RunConfig(
-            name="ray",
+            name=CHECKPOINTS,
             storage_path=storage.uri,
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=recipe.training.checkpoints_kept),
         ),
     )
+    told = threading.Event()
+    pause = WATCH_SECONDS if storage.local_path(RECIPE) else WATCH_SECONDS_AFAR
+    looked = 0.0
+
+    def meanwhile() -> None:
+        nonlocal looked
+        if stop and stop.is_set() and not told.is_set():
+            told.set()
+            flag.set.remote()
+        if time.monotonic() - looked >= pause:
+            _tell(storage, watch)
+            looked = time.monotonic()
+
     with own_errors():
-        _fit(trainer, lambda: _tell(metrics, watch))
-    return TrainResult(target, read_record(target), read_records(metrics), reused=False)
+        _fit(trainer, meanwhile)
+    _tell(storage, watch)
+    records = read_records(storage)
+    if storage.exists(FAILURE):
+        raise DivergedError(storage.read(FAILURE).decode())
+    if told.is_set() and not is_whole(target):
+        step = records[-1].step if records else 0
+        raise StoppedError(f"stopped after step {step} with a checkpoint in {run}: the same command goes on")
+    return TrainResult(target, read_record(target), records, reused=False)
+
+
+def _beginning(recipe: Recipe, origin: str | None) -> str:
+    """What identifies the weights that a run begins with; TrainingError if they do not fit its recipe."""
+    if origin is None:
+        return "nothing"
+    read_record(origin)  # an error of its own for what is no artifact
+    storage = open_storage(origin)
+    theirs = read_recipe(storage.read(RECIPE), f"{origin}/{RECIPE}")
+    dropout = {"dropout": recipe.model.dropout}  # not a property of weights
+    changed = differences(recipe.model, theirs.model.model_copy(update=dropout))
+    if recipe.tokens.ranks != theirs.tokens.ranks:
+        changed.append(f"tokens.ranks: {recipe.tokens.ranks}, not {theirs.tokens.ranks}")
+    if changed:
+        raise TrainingError(f"the model in {origin} has another shape than the recipe ({'; '.join(changed)})")
+    return sha256(storage.read(ARTIFACT_RECORD))
 
 
 def _check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:
@@ -164,21 +242,25 @@ def _check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:
         verify(storage, manifest)
 
 
-def _check_room(workers: int, use_gpu: bool) -> None:
+def _check_room(options: Options) -> None:
     """Ray waits for ever for what a cluster of this machine will never have."""
     if os.environ.get("RAY_ADDRESS"):
         return  # a cluster that was joined may grow
-    kind = "GPU" if use_gpu else "CPU"
-    there = int(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]  # Ray's function is
-    if workers > there:
-        raise TrainingError(f"{workers} workers want a {kind} each and this machine has {there}: use fewer workers")
+    workers = options.least_workers or options.workers
+    wanted = {"CPU": options.cpus_per_worker} | ({"GPU": 1} if options.use_gpu else {})
+    for kind, each in wanted.items():
+        there = int(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]  # Ray's function is
+        if workers * each > there:
+            want = f"a {kind}" if each == 1 else f"{each} {kind}s"
+            raise TrainingError(f"{workers} workers want {want} each and this machine has {there}: use fewer workers")
 
 
-def _check_run(storage: Storage, recipe: Recipe, digest: str, run: str) -> None:
+def _check_run(storage: Storage, recipe: Recipe, identity: dict[str, str], run: str) -> None:
     if storage.exists(MANIFEST):
         raise TrainingError(f"{run} holds a token data set: give the run a folder of its own")
-    if storage.exists(DATA) and storage.read(DATA).decode() != digest:
-        raise TrainingError(f"{run} holds a run on other data: give this one another name")
+    for key, what in ((DATA, "on other data"), (BEGINNING, "that began with other weights")):
+        if storage.exists(key) and storage.read(key).decode() != identity[key]:
+            raise TrainingError(f"{run} holds a run {what}: give this one another name")
     if not storage.exists(RECIPE):
         return
     before = read_recipe(storage.read(RECIPE), f"{run}/{RECIPE}")
@@ -208,7 +290,8 @@ def _fit(trainer: ray.train.torch.TorchTrainer, meanwhile: Callable[[], None]) -
         raise failures[0]
 
 
-def _tell(metrics: Path, watch: Callable[[StepRecord], None]) -> None:
+def _tell(run: Storage, watch: Callable[[StepRecord], None]) -> None:
     """Tell `watch` of the latest step: the workers write it to a file, since Ray's reports are too slow for it."""
-    if records := read_records(metrics):
-        watch(records[-1])
+    if records := latest_records(run):
+        judged = [record.validation_loss for record in records if record.validation_loss is not None]
+        watch(records[-1].model_copy(update={"validation_loss": judged[-1] if judged else None}))

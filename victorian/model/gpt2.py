@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from victorian.config import ModelConfig
+from victorian.model.head import head_loss
 from victorian.model.kv_cache import CacheView, KVCache
 
 
@@ -109,10 +110,9 @@ class GPT(nn.Module):
             Logits (batch, time, vocabulary), or the mean cross-entropy in nats as a scalar.
         """
         hidden = self.hidden(tokens, cache)
-        logits = self.logits(hidden)
         if targets is None:
-            return logits
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            return self.logits(hidden)
+        return head_loss(hidden.flatten(0, 1), self.token_embedding.weight, targets.flatten())
 
     def hidden(self, tokens: torch.Tensor, cache: CacheView | None = None) -> torch.Tensor:
         """What the last LayerNorm gives: (batch, time) -> (batch, time, channels)."""
@@ -123,7 +123,8 @@ class GPT(nn.Module):
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         x = F.dropout(x, self.config.dropout, self.training)
         for layer, block in enumerate(self.blocks):
-            x = block(x, layer, cache)
+            # Without a cache nobody asks for the layer, and one compiled block can serve all.
+            x = block(x, layer if cache is not None else 0, cache)
         normed: torch.Tensor = self.final_norm(x)
         return normed
 

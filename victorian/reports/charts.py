@@ -21,9 +21,14 @@ from victorian.reports.numerals import readable_bytes, short
 WIDTH = 380
 """Of every chart, in its own units: about the pixels of a telephone, so that letters are never drawn too small."""
 
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+"""Of curves in one chart, by their order; the page's legend draws them again."""
+
 # Stand-ins: matplotlib knows no custom properties, so these are replaced in what it writes.
 MUTED, LINE, KEPT, LEFT_OUT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
+LINES = ("#101112", "#131415", "#161718", "#191a1b", "#1c1d1e", "#1f2021")
 _PROPERTIES = {
+    **{colour: f"var(--line-{number})" for number, colour in enumerate(LINES)},
     MUTED: "var(--muted)",
     LINE: "var(--line)",
     KEPT: "var(--kept)",
@@ -63,6 +68,15 @@ class Column:
     left_out: float = 0.0
 
 
+@dataclass(frozen=True)
+class Line:
+    """A curve. `marked` ones show their points."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    marked: bool = False
+
+
 def draw_rows(name: str, rows: Sequence[tuple[str, int]], alt: str) -> Chart:
     """Bars that lie, one a row from the top down, each with its label and its number."""
     figure = _figure(height=34 + 25 * len(rows))
@@ -94,6 +108,27 @@ def draw_log_histogram(name: str, columns: Sequence[Column], alt: str) -> Chart:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.3), numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable_bytes(value)))
+    return _chart(name, figure, alt)
+
+
+def draw_lines(name: str, lines: Sequence[Line], x_label: str, alt: str, logarithmic: bool = False) -> Chart:
+    """Curves over one axis, each with a dash of its own, so that they are told apart without colour."""
+    figure = _figure(height=240)
+    axes = figure.add_subplot()
+    for number, line in enumerate(lines):
+        style = DASHES[number % len(DASHES)]
+        colour = LINES[number % len(LINES)]
+        marker = "o" if line.marked else None
+        axes.plot(line.x, line.y, color=colour, linestyle=style, linewidth=1.4, marker=marker, markersize=3)
+    if logarithmic:
+        axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel(x_label, fontsize=9, color=MUTED)
+    axes.yaxis.grid(True, color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    _plain(axes, baseline="bottom")
     return _chart(name, figure, alt)
 
 

@@ -4,19 +4,18 @@ One file that asks nothing of any host and runs no script. What comes from books
 whatever it holds, and in bounded number.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import quantiles
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from victorian.config import DataConfig, Section
 from victorian.corpus.book import SPLITS, Split
 from victorian.reports.charts import Chart, Column, draw_columns, draw_log_histogram, draw_rows
 from victorian.reports.corpus_groups import Group, LengthGroup, ReasonGroup, by_decade, by_length, by_reason
-from victorian.reports.numerals import counted, duration, readable_bytes, share, short, shortened, whole
+from victorian.reports.numerals import short, shortened, whole
+from victorian.reports.pages import environment
 from victorian.tokens.manifest import BookEntry, Manifest, SplitEntry
 from victorian.tokens.preparation import PrepareRun
 
@@ -81,7 +80,7 @@ def render_corpus_report(manifest: Manifest, run: PrepareRun, circumstances: Cir
     decades, undated = by_decade(entries, dropped)
     by_tokens = sorted(kept, key=lambda book: (-book.entry.tokens, book.entry.id))
     return (
-        _environment()
+        environment()
         .get_template("corpus_report.html.jinja")
         .render(
             manifest=manifest,
@@ -108,22 +107,9 @@ def render_corpus_report(manifest: Manifest, run: PrepareRun, circumstances: Cir
             stages=_stages(manifest, run),
             seconds=sum(run.seconds.values()),
             settings=_settings(manifest.data, DataConfig()),
+            MOST_ROWS=MOST_ROWS,
         )
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("victorian.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    numerals: tuple[Callable[..., str], ...] = (whole, short, readable_bytes, duration, share, counted, shortened)
-    environment.filters |= {word.__name__: word for word in numerals}
-    environment.globals["MOST_ROWS"] = MOST_ROWS
-    return environment
 
 
 def _together(manifest: Manifest) -> SplitEntry:

@@ -1,16 +1,17 @@
 """The losses of a run as a picture."""
 
-from pathlib import Path
+from io import BytesIO
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from victorian.errors import StorageError
 from victorian.training.monitors import StepRecord
 
+LOSS_CHART = "loss.png"
 
-def draw_losses(records: list[StepRecord], title: str, path: Path) -> None:
-    """Write a PNG of training and validation loss over the tokens seen; StorageError if it cannot be written."""
+
+def draw_losses(records: list[StepRecord], title: str) -> bytes:
+    """A PNG of training and validation loss over the tokens seen."""
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -32,8 +33,6 @@ def draw_losses(records: list[StepRecord], title: str, path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

@@ -7,6 +7,7 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from victorian.reports.numerals import short
 from victorian.tokens.preparation import PrepareProgress
 from victorian.training.monitors import StepRecord
 
@@ -58,20 +59,29 @@ def watch_preparing(show: Show) -> Callable[[PrepareProgress], None]:
     return watch
 
 
-def watch_training(show: Show) -> Callable[[StepRecord], None]:
-    """Shows step, losses, speed and time left of a run."""
+def watch_training(show: Show, price_per_hour: float | None = None) -> Callable[[StepRecord], None]:
+    """Shows step, tokens, losses, speed, and time and money left of a run.
+
+    Args:
+        price_per_hour: of all its machines.
+    """
     validation: float | None = None
 
     def watch(record: StepRecord) -> None:
         nonlocal validation
         validation = record.validation_loss or validation
         left = record.seconds * (1 - record.spent) / record.spent if record.spent else 0.0
-        judged = f"validation {validation:.3f}" if validation else "validation -"
-        show(
-            record.spent,
-            f"step {record.step}  loss {record.loss:.3f}  {judged}  "
-            f"{record.tokens_per_second:,.0f} tokens/s  {clock(left)} left",
-        )
+        words = [
+            f"step {record.step}",
+            f"{short(record.tokens)} tokens",
+            f"loss {record.loss:.3f}",
+            f"validation {validation:.3f}" if validation else "validation -",
+            f"{record.tokens_per_second:,.0f} tokens/s",
+            f"MFU {record.mfu:.0%}" if record.mfu is not None else "",
+            f"{record.overflows} overflows" if record.overflows else "",
+            f"{clock(left)} left" + (f", {left / 3600 * price_per_hour:,.2f} to pay" if price_per_hour else ""),
+        ]
+        show(record.spent, "  ".join(word for word in words if word))
 
     return watch
 

@@ -100,6 +100,12 @@ class Manifest(Section):
     splits: dict[Split, SplitEntry]
     dropped: tuple[DroppedEntry, ...] = ()
 
+    def as_found(self, split: Split) -> bool:
+        """Whether a split holds every one of its books as it was found: figures then compare with others'."""
+        books = self.splits[split].books
+        untouched = all(book.bytes == book.original_bytes and book.read_as is None for book in books)
+        return untouched and not any(entry.split == split for entry in self.dropped)
+
     def made_with(self, data: DataConfig) -> bool:
         """Whether the data set is what these settings would make."""
         same_tokens = self.encoding.sha256 == get_encoding(data.tokens.ranks).sha256

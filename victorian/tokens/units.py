@@ -135,10 +135,14 @@ def _examine(reference: BookReference, raw: bytes, data: DataConfig) -> DroppedE
     decoded = decode(raw, data.cleaning.invalid_utf8)
     if decoded.reason:
         return drop(decoded.reason, reference.key)
-    text = clean(decoded.text, data.cleaning)
-    if unfit := reason_to_drop(text, reference.year, data.selection):
-        return drop(*unfit)
+    text = decoded.text
+    if reference.split == "train" or data.cleaning.held_out:
+        text = clean(text, data.cleaning)
+        if unfit := reason_to_drop(text, reference.year, data.selection):
+            return drop(*unfit)
     words = count_words(text)
+    if not words:
+        return drop("empty", reference.key)
     entry = BookEntry(
         id=reference.id,
         title=reference.title,

@@ -1,37 +1,50 @@
-"""A run's state as a folder, from which it goes on exactly: weights, optimizer, loss scale, position.
+"""A run's state as a few blobs, from which it goes on exactly: weights, optimizer, loss scale, position.
 
 There is no random state to keep: the order of the windows and dropout are functions of (seed, step, rank).
 safetensors and JSON only; both tensor files are checked against the hashes in `state.json`, which is written last.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from victorian.config import Recipe, Section, differences
 from victorian.errors import StorageError, TrainingError
 from victorian.model.gpt2 import GPT
-from victorian.storage import LocalStorage, read_verified, sha256
+from victorian.storage import Storage, read_verified, sha256
 from victorian.training.optimizer import Optimizer
 from victorian.training.precision import Precision
 
 STATE = "state.json"
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 
 
 class Position(Section):
     """How far a run has come."""
 
     step: int = 0
-    """Optimizer steps taken."""
+    """Optimizer steps taken, those that overflowed included."""
+    overflows: int = 0
+    """Steps that changed nothing, because their gradient overflowed float16."""
     seconds: float = 0.0
     """Seconds spent in them."""
     loss: float | None = None
     """Running mean of the training loss; None before the first step."""
     validation_loss: float | None = None
     """As last measured."""
+    validated_step: int | None = None
+    """When that was."""
+    best_validation_loss: float | None = None
+    """The lowest so far."""
+
+    @property
+    def is_best(self) -> bool:
+        """Whether no look at the validation loss so far was better than the one at this very step."""
+        return self.validated_step == self.step and self.validation_loss == self.best_validation_loss
 
 
 class State(Section):
@@ -54,42 +67,59 @@ class Trainee:
     precision: Precision
 
 
-def save_checkpoint(folder: Path, trainee: Trainee, position: Position) -> None:
-    """Write a checkpoint into an empty folder."""
-    storage = LocalStorage(folder)
-    tensors = {
-        "model.safetensors": {k: v.detach().cpu().contiguous() for k, v in trainee.model.state_dict().items()},
-        "optimizer.safetensors": {k: v.detach().cpu().contiguous() for k, v in trainee.optimizer.tensors().items()},
-    }
-    files = {}
-    for name, group in tensors.items():
-        data = safetensors.torch.save(group)
-        storage.write(name, data)
-        files[name] = sha256(data)
-    state = State(recipe=trainee.recipe, position=position, loss_scaler=trainee.precision.state(), files=files)
-    storage.write(STATE, state.model_dump_json(indent=1).encode())
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a run, copied into memory that nothing else writes to: it can be stored while training goes on."""
+
+    recipe: Recipe
+    position: Position
+    loss_scaler: dict[str, float]
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+
+    def write(self, storage: Storage) -> None:
+        """Store the checkpoint; without `state.json`, which comes last, it is none."""
+        files = {}
+        for name, tensors in ((MODEL, self.model), (OPTIMIZER, self.optimizer)):
+            data = safetensors.torch.save(tensors)
+            storage.write(name, data)
+            files[name] = sha256(data)
+        state = State(recipe=self.recipe, position=self.position, loss_scaler=self.loss_scaler, files=files)
+        storage.write(STATE, state.model_dump_json(indent=1).encode())
 
 
-def load_checkpoint(folder: Path, trainee: Trainee) -> Position:
+def take_snapshot(trainee: Trainee, position: Position) -> Snapshot:
+    """Copy a run's state; training waits only as long as the copy takes."""
+    return Snapshot(
+        recipe=trainee.recipe,
+        position=position,
+        loss_scaler=trainee.precision.state(),
+        model=_copied(trainee.model.state_dict()),
+        optimizer=_copied(trainee.optimizer.tensors()),
+    )
+
+
+def load_checkpoint(storage: Storage, trainee: Trainee) -> Position:
     """Put a checkpoint's state into `trainee` and return where the run stood.
 
     Raises:
         TrainingError: if the checkpoint is damaged or was written under another recipe.
     """
-    storage = LocalStorage(folder)
     try:
         state = State.model_validate_json(storage.read(STATE))
         if changed := differences(trainee.recipe, state.recipe):
             raise TrainingError(f"the run was begun with another recipe ({'; '.join(changed)}): give it another name")
-        model = safetensors.torch.load(read_verified(storage, "model.safetensors", state.files["model.safetensors"]))
-        optimizer = safetensors.torch.load(
-            read_verified(storage, "optimizer.safetensors", state.files["optimizer.safetensors"])
-        )
+        model = safetensors.torch.load(read_verified(storage, MODEL, state.files[MODEL]))
+        optimizer = safetensors.torch.load(read_verified(storage, OPTIMIZER, state.files[OPTIMIZER]))
     except (StorageError, SafetensorError, ValidationError, KeyError) as error:
-        raise TrainingError(f"the checkpoint in {folder} is damaged: {error}") from error
+        raise TrainingError(f"the checkpoint in {storage.uri} is damaged: {error}") from error
     trainee.model.load_state_dict(model)
     device = trainee.model.token_embedding.weight.device
     # AdamW counts its steps in CPU scalars unless it runs fused on an accelerator; everything else follows the weights.
     trainee.optimizer.load_tensors({k: v.to(device) for k, v in optimizer.items()})
     trainee.precision.load_state(state.loss_scaler)
     return state.position
+
+
+def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

@@ -1,13 +1,19 @@
-"""How well a model predicts a text: loss in nats a token, bits per byte, perplexity per word."""
+"""How well a model predicts a text: loss in nats a token, bits per byte, perplexity per word.
+
+Two ways to walk through a split: windows side by side, which are cheap, for the validation loss while training; and
+windows that overlap by a stride, so that tokens have a long past, for evaluation.
+"""
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from victorian.model.gpt2 import GPT
+from victorian.model.head import sum_loss
 from victorian.tokens.batches import Batch, Batches
+from victorian.tokens.stream import TokenStream
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,10 @@ def score_batch(model: GPT, batch: Batch) -> Score:
     inputs, targets = (part.to(model.token_embedding.weight.device) for part in batch)
     was_training = model.training
     model.eval()
-    logits = model(inputs).flatten(0, 1).float()
+    hidden = model.hidden(inputs).flatten(0, 1)
+    nats = sum_loss(hidden, model.token_embedding.weight, targets.flatten())
     model.train(was_training)
-    return Score(float(F.cross_entropy(logits, targets.flatten(), reduction="sum")), targets.numel())
+    return Score(float(nats), targets.numel())
 
 
 def score_windows(model: GPT, batches: Batches, first: int, count: int, at_once: int = 8) -> Score:
@@ -52,3 +59,52 @@ def score_windows(model: GPT, batches: Batches, first: int, count: int, at_once:
     for start in range(first, last, at_once):
         score += score_batch(model, batches.in_order(start, min(at_once, last - start)))
     return score
+
+
+def window_count(length: int, stride: int) -> int:
+    """Overlapping windows of a text of `length` tokens, of which the first is only ever read."""
+    return -(-(length - 1) // stride)
+
+
+@torch.no_grad()
+def score_overlapping(
+    model: GPT, stream: TokenStream, first: int, last: int, stride: int, ignore: int, at_once: int = 8
+) -> Score:
+    """Score the tokens that windows `first` to `last` are there for, each token of the text once over all windows.
+
+    Window k predicts `stride` tokens from position 1 + k * stride on, and sees as much before them as fits into the
+    context with them: at least context - stride tokens, but for those at the very beginning.
+
+    Args:
+        ignore: an id that is read but not scored: `<|endoftext|>` is no part of any book.
+    """
+    device, context = model.token_embedding.weight.device, model.config.context
+    assert 1 <= stride <= context
+    was_training = model.training
+    model.eval()
+    score = Score(0.0, 0)
+    waiting: list[torch.Tensor] = []
+    for index in range(first, last):
+        begin, end = 1 + index * stride, min(1 + (index + 1) * stride, stream.length)
+        tokens = torch.from_numpy(stream.read(max(0, end - 1 - context), end).astype(np.int64))
+        full = end - begin == stride and len(tokens) == context + 1
+        if not full:  # at one of the two ends: nothing to share a batch with
+            score += _score_ends(model, tokens[None].to(device), end - begin, ignore)
+            continue
+        waiting.append(tokens)
+        if len(waiting) == at_once:
+            score += _score_ends(model, torch.stack(waiting).to(device), stride, ignore)
+            waiting.clear()
+    if waiting:
+        score += _score_ends(model, torch.stack(waiting).to(device), stride, ignore)
+    model.train(was_training)
+    return score
+
+
+def _score_ends(model: GPT, tokens: torch.Tensor, count: int, ignore: int) -> Score:
+    """Score the last `count` tokens of every row, given those before them."""
+    hidden = model.hidden(tokens[:, :-1])[:, -count:].flatten(0, 1)
+    targets = tokens[:, -count:].flatten()
+    counted = targets != ignore
+    nats = sum_loss(hidden[counted], model.token_embedding.weight, targets[counted])
+    return Score(float(nats), int(counted.sum()))

@@ -1,15 +1,23 @@
-"""The record of a run: one JSON object a line, a line a step, for whoever wants to watch or draw it."""
+"""The record of a run: one JSON object a line, a line a step, and whoever else is told of every step."""
 
+import contextlib
+import io
 import os
-from pathlib import Path
-from typing import Literal
+import threading
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
 from victorian.config import Section, first_problem
 from victorian.errors import StorageError
+from victorian.storage import Storage
 
 METRICS = "metrics.jsonl"
+UPLOAD_SECONDS = 10.0
+"""How often a record in an object store, which knows no appending, is put there again."""
+
+
+TAIL_BYTES = 64 * 1024
 
 
 class StepRecord(Section):
@@ -27,50 +35,132 @@ class StepRecord(Section):
     learning_rate: float
     gradient_norm: float | None
     """Before clipping; None where it overflowed and the step was skipped."""
+    loss_scale: float | None = None
+    """What float16 losses were multiplied with; None for other types."""
+    overflows: int = 0
+    """Steps so far that were skipped because their gradient overflowed."""
     seconds: float
     """Seconds of training since the run began, over all its restarts."""
     tokens_per_second: float
     """Of this step, forward, backward and optimizer, over all workers."""
+    mfu: float | None = None
+    """Model FLOPs utilization of this step: the share of what the devices can do; None where that is not known."""
+    memory: int = 0
+    """Bytes that rank 0 holds: on its accelerator, else of main memory."""
+    memory_peak: int = 0
+    """The most that it ever held."""
     data_wait: float
     """Seconds that this step waited for its batch, on the worker of rank 0."""
+    checkpoint_wait: float = 0.0
+    """Seconds that training stood still for a checkpoint before this step."""
     outside: float
     """Share of the wall time so far that was not spent in forward, backward and optimizer."""
     spent: float
     """Share of the budget that is spent, 0 to 1."""
+    sample: str | None = None
+    """Text that the model wrote after this step, where somebody asked for some."""
 
 
-class JsonLines:
-    """Appends records to a file. Records after the step that a run resumes from are cut off first."""
+class Monitor(Protocol):
+    """Somebody who is told of every step, on rank 0."""
 
-    def __init__(self, path: Path, resumed_at: int) -> None:
-        self.path = path
-        kept = [record for record in read_records(path) if record.step <= resumed_at]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".writing-{path.name}")
-            temporary.write_text("".join(f"{record.model_dump_json()}\n" for record in kept))
-            os.replace(temporary, path)
-            self._file = path.open("a", buffering=1)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    def begin(self, step: int) -> None:
+        """The run starts, or goes on, after this step. Steps before it that come again were lost."""
+        ...
 
-    def write(self, record: StepRecord) -> None:
-        self._file.write(record.model_dump_json() + "\n")
+    def step(self, record: StepRecord) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Journal:
+    """The records of a run in its folder. Those after the step that a run goes on from are cut off first.
+
+    On local disks lines are appended; in an object store the whole is written anew now and then, by a thread.
+    """
+
+    def __init__(self, run: Storage) -> None:
+        self._run = run
+        self._text = io.StringIO()
+        self._file: io.TextIOBase | None = None
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, step: int) -> None:
+        kept = [record for record in read_records(self._run) if record.step <= step]
+        text = "".join(f"{record.model_dump_json()}\n" for record in kept)
+        self._run.write(METRICS, text.encode())
+        path = self._run.local_path(METRICS)
+        if path:
+            try:
+                self._file = path.open("a", buffering=1)
+            except OSError as error:
+                raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        else:
+            self._text.write(text)
+            self._thread = threading.Thread(target=self._upload_now_and_then, name="journal", daemon=True)
+            self._thread.start()
+
+    def step(self, record: StepRecord) -> None:
+        line = record.model_dump_json() + "\n"
+        if self._file:
+            try:
+                self._file.write(line)
+            except OSError as error:
+                raise StorageError(f"cannot write {self._run.uri}/{METRICS}: {error.strerror}") from error
+        else:
+            self._text.write(line)
+
+    def flush(self) -> None:
+        """Store what was told so far; StorageError if that cannot be done."""
+        if self._thread:
+            self._run.write(METRICS, self._text.getvalue().encode())
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
+        if self._thread:
+            self._closed.set()
+            self._thread.join()
+            self.flush()
+            self._thread = None
+
+    def _upload_now_and_then(self) -> None:
+        while not self._closed.wait(UPLOAD_SECONDS):
+            with contextlib.suppress(StorageError):  # a checkpoint, which matters more, tells of storage that is gone
+                self.flush()
 
 
-def read_records(path: Path) -> list[StepRecord]:
-    """The records of a run so far; a last line that is still being written is left out.
+def read_records(run: Storage) -> list[StepRecord]:
+    """The records of the run in a folder so far; a last line that is still being written is left out.
 
     Raises:
         StorageError: naming the file, if a whole line of it is damaged.
     """
+    if not run.exists(METRICS):
+        return []
+    return _parse(run, run.read(METRICS))
+
+
+def latest_records(run: Storage) -> list[StepRecord]:
+    """The last of them, as many as fit into a few pages: enough to tell how a run is doing, whatever its length."""
+    path = run.local_path(METRICS)
+    if path is None:
+        return read_records(run)
     if not path.is_file():
         return []
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        tail = file.read()
+    return _parse(run, tail if size <= TAIL_BYTES else tail.partition(b"\n")[2])
+
+
+def _parse(run: Storage, data: bytes) -> list[StepRecord]:
+    lines = data.decode(errors="replace").splitlines(keepends=True)
     try:
         return [StepRecord.model_validate_json(line) for line in lines if line.endswith("\n")]
     except ValidationError as error:
-        raise StorageError(f"{path} is damaged ({first_problem(error)}): remove it; only the chart needs it") from error
+        raise StorageError(
+            f"{run.uri}/{METRICS} is damaged ({first_problem(error)}): remove it; only the charts need it"
+        ) from error

@@ -20,6 +20,15 @@ class Precision:
         self._device = device
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
+    @property
+    def scales(self) -> bool:
+        """Whether losses are scaled, and steps whose gradient overflows skipped."""
+        return bool(self._scaler.is_enabled())
+
+    @property
+    def loss_scale(self) -> float | None:
+        return float(self._scaler.get_scale()) if self.scales else None
+
     def autocast(self) -> AbstractContextManager[object]:
         if self._dtype == torch.float32:
             return nullcontext()
@@ -38,7 +47,7 @@ class Precision:
             self._scaler.unscale_(part)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
         # The scaler judges each optimizer by its own gradients, but one overflow has spoiled the common norm of all.
-        if math.isfinite(norm) or not self._scaler.is_enabled():
+        if math.isfinite(norm) or not self.scales:
             for part in optimizer.parts:
                 self._scaler.step(part)
         self._scaler.update()

@@ -2,14 +2,19 @@
 
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
 from victorian.device import pick_device
+from victorian.storage import LocalStorage, Storage
+from victorian.training.checkpoint import STATE, Snapshot
+from victorian.training.saving import Attempts, Saver
+
+Notice = Literal["none", "save", "stop"]
+"""What a run was told from outside: nothing; that a machine will be gone soon; or to end with a checkpoint."""
 
 
 class Worker(Protocol):
@@ -27,12 +32,20 @@ class Worker(Protocol):
         """The element-wise sum of every worker's values; each gets the same answer."""
         ...
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep a checkpoint: `write` fills an empty folder, on the worker of rank 0 alone."""
+    def notice(self) -> Notice:
+        """What this run was told; the same answer for every worker."""
         ...
 
-    def restored(self) -> AbstractContextManager[Path | None]:
-        """The folder of the latest checkpoint while the context lasts; None if there is none."""
+    def save(self, step: int, take: Callable[[], Snapshot]) -> None:
+        """Keep a checkpoint: rank 0 takes it, and stores it while training goes on."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is stored; TrainingError if it could not be."""
+        ...
+
+    def restored(self) -> Storage | None:
+        """Where the latest checkpoint lies; None if there is none."""
         ...
 
 
@@ -44,7 +57,9 @@ class LocalWorker:
 
     def __init__(self, folder: Path) -> None:
         self.device = pick_device()
-        self._latest = folder / "checkpoint"
+        self._folder = folder
+        self._attempts = Attempts()
+        self._saver = Saver(self._store)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return model
@@ -52,13 +67,25 @@ class LocalWorker:
     def total(self, values: list[float]) -> list[float]:
         return values
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        fresh = self._latest.with_name("checkpoint-new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        write(fresh)
-        shutil.rmtree(self._latest, ignore_errors=True)
-        fresh.rename(self._latest)
+    def notice(self) -> Notice:
+        return "none"
 
-    def restored(self) -> AbstractContextManager[Path | None]:
-        return nullcontext(self._latest if self._latest.is_dir() else None)
+    def save(self, step: int, take: Callable[[], Snapshot]) -> None:
+        self._saver.save(take)
+
+    def settle(self) -> None:
+        self._saver.settle()
+
+    def restored(self) -> Storage | None:
+        whole = self._checkpoints()
+        return LocalStorage(whole[-1]) if whole else None
+
+    def _store(self, snapshot: Snapshot) -> None:
+        fresh = self._folder / f"checkpoint-{snapshot.position.step:08d}"
+        self._attempts.write(snapshot, LocalStorage(fresh))
+        for other in self._folder.glob("checkpoint-*"):  # older ones, and what an interruption left
+            if other != fresh:
+                shutil.rmtree(other)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(path.parent for path in self._folder.glob(f"checkpoint-*/{STATE}"))

@@ -1,0 +1,77 @@
+"""The head's loss in chunks equals the plain one, values and gradients, and never holds all logits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from victorian.model import head
+from victorian.model.head import head_loss, sum_loss
+
+
+def inputs(rows: int = 37, channels: int = 16, vocabulary: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    dice = torch.Generator().manual_seed(7)
+    hidden = torch.randn(rows, channels, generator=dice, requires_grad=True)
+    weight = torch.randn(vocabulary, channels, generator=dice, requires_grad=True)
+    return hidden, weight, torch.randint(vocabulary, (rows,), generator=dice)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 10, 37, 1000])
+def test_loss_and_gradients_are_those_of_the_plain_definition(
+    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "CHUNK_BYTES", rows_at_once * 4 * 50)
+    hidden, weight, targets = inputs()
+    plain = F.cross_entropy(F.linear(hidden, weight), targets)
+    expected = torch.autograd.grad(plain * 3, (hidden, weight))
+    ours = head_loss(hidden, weight, targets)
+    found = torch.autograd.grad(ours * 3, (hidden, weight))
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(sum_loss(hidden, weight, targets) / 37, plain)
+        torch.testing.assert_close(head_loss(hidden, weight, targets), plain)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_under_autocast_it_is_as_close_to_float32_as_the_plain_one(kind: torch.dtype) -> None:
+    hidden, weight, targets = inputs(rows=64)
+    exact = torch.autograd.grad(F.cross_entropy(F.linear(hidden, weight), targets), (hidden, weight))
+    with torch.autocast("cpu", dtype=kind):
+        plain = F.cross_entropy(F.linear(hidden, weight).float(), targets)
+        ours = head_loss(hidden, weight, targets)
+    theirs = torch.autograd.grad(plain, (hidden, weight))
+    found = torch.autograd.grad(ours, (hidden, weight))
+    for mine, other, true in zip(found, theirs, exact, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - true).norm() < 1.2 * (other - true).norm() + 1e-6
+
+
+def test_small_slopes_survive_float16() -> None:
+    """(softmax - one-hot) / rows is below float16's least number for most of a vocabulary; it must not be cast so."""
+    rows, vocabulary = 4096, 50
+    hidden = torch.zeros(rows, 8, requires_grad=True)
+    weight = torch.randn(vocabulary, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    targets = torch.zeros(rows, dtype=torch.int64)
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = head_loss(hidden, weight, targets)
+    (found,) = torch.autograd.grad(loss, hidden)
+    (exact,) = torch.autograd.grad(F.cross_entropy(F.linear(hidden, weight), targets), hidden)
+    torch.testing.assert_close(found, exact, rtol=5e-3, atol=1e-9)
+
+
+def test_all_logits_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 50 * 5)
+    hidden, weight, targets = inputs(rows=400)
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor):
+                largest = max(largest, made.numel())
+            return made
+
+    with Watch():
+        head_loss(hidden, weight, targets).backward()
+    assert largest == hidden.numel()  # the gradient of what came in, and nothing of rows x vocabulary

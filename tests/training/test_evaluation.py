@@ -1,0 +1,78 @@
+"""Overlapping windows score every token once, from as long a past as they promise, in any number of parts."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import prepare_plainly
+from tests.training.test_loop import split
+from victorian.artifact import Artifact, read_artifact
+from victorian.config import CleaningConfig, DataConfig, SelectionConfig, TokensConfig
+from victorian.model.gpt2 import GPT
+from victorian.tokens.stream import TokenStream
+from victorian.training.evaluation import Score, score_overlapping, window_count
+
+
+@pytest.fixture(scope="module")
+def artifact(toy_artifact: Path) -> Artifact:
+    return read_artifact(str(toy_artifact))
+
+
+def beginning(stream: TokenStream, length: int) -> TokenStream:
+    return TokenStream((stream.read(0, length),), (0,), length)
+
+
+@torch.no_grad()
+def one_by_one(model: GPT, stream: TokenStream, stride: int, ignore: int) -> tuple[float, int]:
+    """The plain reference: each token from the window that it belongs to, alone."""
+    tokens = stream.read(0, stream.length).tolist()
+    nats, count = 0.0, 0
+    for position in range(1, len(tokens)):
+        end = min(1 + ((position - 1) // stride + 1) * stride, len(tokens))
+        start = max(0, end - 1 - model.config.context)
+        if tokens[position] == ignore:
+            continue
+        logits = model(torch.tensor([tokens[start:position]]))[0, -1].float()
+        nats += float(F.cross_entropy(logits, torch.tensor(tokens[position])))
+        count += 1
+    return nats, count
+
+
+@pytest.mark.parametrize("stride", [1, 20, 32, 64])
+def test_scores_equal_a_plain_reference(artifact: Artifact, toy_data: Path, stride: int) -> None:
+    stream = beginning(split(toy_data, "test"), 300)
+    ignore = int(stream.read(50, 51)[0])  # stands for the end of a text
+    nats, count = one_by_one(artifact.model, stream, stride, ignore)
+    windows = window_count(stream.length, stride)
+    score = score_overlapping(artifact.model, stream, 0, windows, stride, ignore)
+    assert score.tokens == count
+    assert score.nats == pytest.approx(nats, rel=1e-5)
+    cuts = [0, 1, windows // 3, windows // 3, windows]
+    parts = [score_overlapping(artifact.model, stream, a, b, stride, ignore) for a, b in itertools.pairwise(cuts)]
+    assert sum(part.tokens for part in parts) == count
+    assert sum(part.nats for part in parts) == pytest.approx(nats, rel=1e-5)
+
+
+def test_perplexity_a_word_is_that_of_pg19() -> None:
+    """exp(total nats / words of white space in the original text)."""
+    assert Score(nats=6_966_499 * math.log(36.3), tokens=9_000_000).word_perplexity(6_966_499) == pytest.approx(36.3)
+
+
+def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = "_Emphasis_  of the\nprinter, and --dashes--; words enough.  \n" * 40
+    validation = {"2": text.replace("_", "")}
+    corpus = str(books(train={"1": text}, validation=validation, test={"3": text, "4": "Too short, he said."}))
+    selection = SelectionConfig(held_out_overlap=None, language=None)
+    tokens = TokensConfig(ranks=512, tokens_per_shard=20_000)
+    as_found = DataConfig(tokens=tokens, selection=selection, cleaning=CleaningConfig(held_out=False))
+    manifest = prepare_plainly(corpus, tmp_path / "raw", as_found)
+    assert manifest.as_found("test")
+    assert [book.bytes for book in manifest.splits["test"].books] == [len(text), len("Too short, he said.")]
+    assert not manifest.as_found("train")
+    cleaned = prepare_plainly(corpus, tmp_path / "cleaned", DataConfig(tokens=tokens, selection=selection))
+    assert not cleaned.as_found("test")
+    assert len(cleaned.splits["test"].books) == 1

@@ -1,0 +1,142 @@
+"""A worker of Ray Train, as the training loop sees it."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import CheckpointUploadMode
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch import nn
+
+from victorian.storage import Storage, open_storage
+from victorian.training.checkpoint import Snapshot
+from victorian.training.saving import Attempts
+from victorian.training.worker import Notice
+
+CHECKPOINTS = "ray"
+"""Folder of a run in which Ray keeps its checkpoints and its own state."""
+
+
+@ray.remote(num_cpus=0)
+class StopFlag:
+    """How a driver tells a run to stop: rank 0 waits for it in a thread."""
+
+    def __init__(self) -> None:
+        self._told = threading.Event()
+
+    def set(self) -> None:
+        self._told.set()
+
+    def is_set(self) -> bool:
+        return self._told.is_set()
+
+
+def new_stop_flag() -> Any:
+    """A flag on the driver's own machine: others may be lost."""
+    here = ray.get_runtime_context().get_node_id()
+    where = NodeAffinitySchedulingStrategy(here, soft=True)
+    return StopFlag.options(scheduling_strategy=where).remote()  # type: ignore[attr-defined]  # Ray's decorator adds it
+
+
+class RayWorker:
+    """See `training.worker.Worker`. Checkpoints are stored beside training, by a thread of Ray's.
+
+    Args:
+        run: the run's folder.
+        stop: raised by the driver when the run is to end.
+        before: called before a checkpoint is written.
+        keep: called with every snapshot that is stored.
+    """
+
+    def __init__(self, run: str, stop: Any, before: Callable[[], None], keep: Callable[[Snapshot], None]) -> None:
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self._run = run
+        self._stop = stop
+        self._keep = keep
+        self._stored = threading.Event()
+        self._stored.set()
+        self._failure: BaseException | None = None
+        self._told_of: object = None
+        resumed = self.restored()
+        self._attempts = Attempts(int(resumed.uri.rpartition("-")[2]) if resumed else 0, before)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        wrapped: nn.Module = ray.train.torch.prepare_model(model)
+        return wrapped
+
+    def total(self, values: list[float]) -> list[float]:
+        if self.world_size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
+
+    def notice(self) -> Notice:
+        info = ray.train.get_preemption_info()  # the same on every worker
+        stop = self.rank == 0 and self._is_told_to_stop()
+        if self.total([float(stop)])[0]:
+            return "stop"
+        if info is not None and info != self._told_of:
+            self._told_of = info
+            return "save"
+        return "none"
+
+    def _is_told_to_stop(self) -> bool:
+        try:
+            return bool(ray.get(self._stop.is_set.remote()))
+        except ray.exceptions.RayActorError:
+            return False  # it went with the driver's machine, and the driver will be missed soon enough
+
+    def save(self, step: int, take: Callable[[], Snapshot]) -> None:
+        if self.rank != 0:
+            ray.train.report({"step": step})
+            return
+        self.settle()
+        name = f"step-{step:08d}"
+        self._stored.clear()
+        ray.train.report(
+            {"step": step},
+            checkpoint=self._checkpoint(name),
+            checkpoint_dir_name=name,
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=False,
+            checkpoint_upload_fn=partial(self._store, take()),
+        )
+
+    def settle(self) -> None:
+        self._stored.wait()
+        if self._failure:
+            raise self._failure
+
+    def restored(self) -> Storage | None:
+        checkpoint = ray.train.get_checkpoint()
+        return self._place(PurePosixPath(checkpoint.path).name) if checkpoint else None
+
+    def _store(self, snapshot: Snapshot, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        try:
+            self._attempts.write(snapshot, self._place(name))
+            self._keep(snapshot)
+        except BaseException as error:
+            self._failure = error
+            raise
+        finally:
+            self._stored.set()
+        return checkpoint
+
+    def _place(self, name: str) -> Storage:
+        return open_storage(f"{self._run}/{CHECKPOINTS}/{name}")
+
+    def _checkpoint(self, name: str) -> ray.train.Checkpoint:
+        """What Ray knows a checkpoint by; nothing needs to be there yet."""
+        storage = ray.train.get_context().get_storage()
+        path = storage.build_checkpoint_path_from_name(name)
+        return ray.train.Checkpoint(path, filesystem=storage.storage_filesystem)

@@ -1,0 +1,32 @@
+"""The model of the lowest validation loss that a run has seen, kept as an artifact beside its checkpoints."""
+
+from collections.abc import Callable
+
+import torch
+
+from victorian.artifact import RECORD, TrainingRecord, write_artifact
+from victorian.model.gpt2 import GPT
+from victorian.storage import Storage
+from victorian.training.checkpoint import Position, Snapshot
+
+BEST = "best/"
+
+
+def keep_best(run: Storage, record: Callable[[Position], TrainingRecord], snapshot: Snapshot) -> None:
+    """Store a snapshot's model if it is the best so far, and then remove the one that was.
+
+    Args:
+        run: the run's folder.
+        record: what an artifact at this position is to say of itself.
+    """
+    at = snapshot.position
+    if not at.is_best:
+        return
+    with torch.device("meta"):
+        model = GPT(snapshot.recipe.model)
+    model.load_state_dict(snapshot.model, assign=True)
+    name = f"{BEST}step-{at.step:08d}"
+    write_artifact(f"{run.uri}/{name}", model, snapshot.recipe, record(at))
+    others = [key for key in run.names(BEST) if not key.startswith(f"{name}/")]
+    for key in sorted(others, key=lambda key: not key.endswith(RECORD)):  # without its record it is no artifact
+        run.delete(key)

@@ -1,0 +1,1 @@
+"""What the `victorian` command can do: a function a verb, its flags derived from its types."""

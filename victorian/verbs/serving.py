@@ -1,0 +1,98 @@
+"""From a model to readers: `victorian generate`, `serve`, `app`, `ask`."""
+
+import tyro
+
+from victorian.command_line import Verbs, say
+from victorian.config import EngineConfig, SamplingParameters, ServiceConfig, service_url
+from victorian.errors import RequestError, ServiceError
+
+
+def serving_verbs() -> Verbs:
+    """The verbs; none of them depends on a recipe."""
+
+    def generate(
+        prompt: tyro.conf.Positional[str] = "",
+        artifact: str = "runs",
+        sampling: tyro.conf.OmitArgPrefixes[SamplingParameters] = SamplingParameters(),
+        engine: EngineConfig = EngineConfig(max_running=1),
+    ) -> None:
+        """Continue a text with a model on this machine, without a service.
+
+        Args:
+            prompt: The beginning; an empty one begins a book.
+            artifact: A model directory, or a folder of runs, whose newest artifact is taken.
+        """
+        from victorian.artifact import find_artifact, read_artifact
+        from victorian.engine.engine import Engine
+        from victorian.engine.request import Failed, TokenEvent
+
+        loaded = read_artifact(find_artifact(artifact))
+        with Engine(loaded.model, loaded.encoding, engine) as running:
+            request = running.request(prompt, sampling)
+            print(prompt, end="", flush=True)
+            for event in running.stream(request):
+                if isinstance(event, TokenEvent):
+                    print(event.text, end="", flush=True)
+                elif isinstance(event, Failed):
+                    raise RequestError(event.message)
+            print()
+
+    def serve(
+        service: tyro.conf.OmitArgPrefixes[ServiceConfig] = ServiceConfig(), host: str = "127.0.0.1", port: int = 8000
+    ) -> None:
+        """Serve a model with Ray Serve until Ctrl-C: OpenAI's completions API, SSE, and a WebSocket.
+
+        Args:
+            host: Address to listen on; 0.0.0.0 lets other machines in, and nothing asks them for a key.
+            port: Port to listen on.
+        """
+        from victorian.artifact import find_artifact
+        from victorian.cluster.session import session
+        from victorian.demo import require_free_port, terminating_like_interrupt, wait_for_interrupt
+
+        found = service.model_copy(update={"artifact": find_artifact(service.artifact)})
+        require_free_port(host, port)
+        with terminating_like_interrupt(), session():
+            from victorian.cluster.serve import start, stop
+
+            start(found, host, port)
+            try:
+                say(f"serving {found.artifact} at http://{host}:{port}; Ctrl-C ends it")
+                wait_for_interrupt()
+            finally:
+                stop()
+
+    def app(url: str | None = None, port: int = 8501) -> None:
+        """Open the Streamlit page for a service, until Ctrl-C.
+
+        Args:
+            url: Address of the service; by default VICTORIAN_URL, else http://127.0.0.1:8000.
+            port: Port of the page on this machine.
+        """
+        from victorian.demo import HOST, require_free_port, streamlit_page, terminating_like_interrupt
+
+        require_free_port(HOST, port)
+        with terminating_like_interrupt(), streamlit_page(url or service_url(), port) as page:
+            say(f"the writing desk is at http://localhost:{port}; Ctrl-C ends it")
+            page.wait()
+        raise ServiceError(f"the page ended by itself with code {page.returncode}")
+
+    def ask(
+        prompt: tyro.conf.Positional[str] = "",
+        url: str | None = None,
+        sampling: tyro.conf.OmitArgPrefixes[SamplingParameters] = SamplingParameters(),
+    ) -> None:
+        """Have a service continue a text, and print it while it comes.
+
+        Args:
+            prompt: The beginning; an empty one begins a book.
+            url: Address of the service; by default VICTORIAN_URL, else http://127.0.0.1:8000.
+        """
+        from victorian.client import Client
+
+        with Client(url) as client:
+            for piece in client.stream(prompt, sampling):
+                print(piece, end="", flush=True)
+            print()
+
+    return {"generate": generate, "serve": serve, "app": app, "ask": ask}
