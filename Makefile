@@ -31,8 +31,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: install
 	@$(BIN)/victorian demo
 
+# Two processes, since tests of clusters wait a lot. Threads that spin while they wait would take each other's cores.
 test: install
-	@$(BIN)/python -m pytest
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-faults: install
 	@$(BIN)/python -m pytest -m faults

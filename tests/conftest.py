@@ -57,6 +57,17 @@ TOY = Recipe(
 """A run of a second: small in every direction, with accumulation, dropout, validation and checkpoints in it."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the two processes that share the suite, each keeps the cluster that it has started."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for cluster in ("head", "ray_session", "folder"):
+            if cluster in fixtures:
+                item.add_marker(pytest.mark.xdist_group(cluster))
+                break
+
+
 class PlainWorkers:
     """The work of a preparation in this process, without Ray; units are taken in the order that is asked for."""
 
