@@ -33,7 +33,7 @@ demo: install
 
 # Two processes, since tests of clusters wait a lot. Threads that spin while they wait would take each other's cores.
 test: install
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-faults: install
 	@$(BIN)/python -m pytest -m faults

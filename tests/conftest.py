@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from victorian.artifact import new_record, write_artifact
 from victorian.config import (
@@ -57,15 +58,23 @@ TOY = Recipe(
 """A run of a second: small in every direction, with accumulation, dropout, validation and checkpoints in it."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the two processes that share the suite, each keeps the cluster that it has started."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        for cluster in ("head", "ray_session", "folder"):
-            if cluster in fixtures:
-                item.add_marker(pytest.mark.xdist_group(cluster))
-                break
+FAMILIES = {
+    **dict.fromkeys(("test_jobs.py", "test_kills.py", "test_train_kills.py"), "head"),
+    **dict.fromkeys(("test_prepare.py", "test_serve.py", "test_train.py", "test_checkpoints.py"), "ray_session"),
+}
+"""Files whose tests share a cluster, which the process that has started it keeps."""
+
+
+class InFamilies(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands whole files to the processes that share the suite, and whole families of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return FAMILIES.get(file.rpartition("/")[2], file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> InFamilies:
+    return InFamilies(config, log)
 
 
 class PlainWorkers:

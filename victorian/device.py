@@ -98,11 +98,22 @@ def memory_in_use(device: torch.device) -> tuple[int, int]:
     return psutil.Process().memory_info().rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def memory_free(device: torch.device) -> int:
-    """Bytes that are left on an accelerator, else in main memory."""
+def memory_of_device(device: torch.device) -> int:
+    """Bytes of an accelerator, else of main memory."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate; on CPUs only its words say so."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def use_fast_products(device: torch.device) -> None:
+    """Let an accelerator multiply float32 matrices as TF32, where autocast leaves any."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
 
 
 def cores() -> int:

@@ -156,13 +156,13 @@ def _strike(kind: Kind, driver: "subprocess.Popen[str]", head: Head, node: psuti
         assert node is not None
         kill_node(node)
         return True
-    busy = [process for process in _workers(head) if "MapBatches" in " ".join(process.cmdline())]
+    busy = [process for process in workers(head) if "MapBatches" in " ".join(process.cmdline())]
     if busy:
         _kill(busy[0])
     return bool(busy)
 
 
-def _workers(head: Head) -> list[psutil.Process]:
+def workers(head: Head) -> list[psutil.Process]:
     """Worker processes of this cluster, the ones at work named after what they do."""
     found = []
     for process in psutil.process_iter():

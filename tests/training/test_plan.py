@@ -1,12 +1,19 @@
 """What a plan says before a run, against what a run really uses."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from tests.conftest import TOY
+from tests.training.test_loop import split
 from victorian.config import ModelConfig, Recipe
-from victorian.errors import ConfigError
+from victorian.errors import ConfigError, TrainingError
 from victorian.model.gpt2 import GPT
 from victorian.recipes import GPT2_124M, SMALL, TINY
 from victorian.reports.plan_text import describe_plan
+from victorian.training import loop
+from victorian.training.loop import train
 from victorian.training.plan import (
     HARDWARE,
     find_hardware,
@@ -17,6 +24,7 @@ from victorian.training.plan import (
     parameter_count,
 )
 from victorian.training.trial import run_trial
+from victorian.training.worker import LocalWorker
 
 
 @pytest.mark.parametrize("recipe", [TINY, SMALL, GPT2_124M])
@@ -61,6 +69,31 @@ def test_more_windows_take_more_memory_and_the_most_that_fit_are_found() -> None
     fits = largest_microbatch(GPT2_124M, 40 * 2**30)
     assert memory_of(GPT2_124M, fits).total <= 40 * 2**30 < memory_of(GPT2_124M, fits + 1).total
     assert largest_microbatch(GPT2_124M, 2**20) == 0
+
+
+def test_a_microbatch_that_cannot_fit_is_refused_with_one_that_can(toy_data: Path, tmp_path: Path) -> None:
+    value = GPT2_124M.model_dump()
+    value["training"] |= {"tokens_per_step": 2**27, "sequences_per_microbatch": 65_536, "precision_cpu": "fp32"}
+    value["tokens"] |= {"ranks": 512}
+    stream = split(toy_data, "train")
+    with pytest.raises(
+        TrainingError, match=r"65536 windows of 2048 tokens at once take about .* GiB, and there are"
+    ) as told:
+        train(Recipe.model_validate(value), stream, None, LocalWorker(tmp_path))
+    fits = int(str(told.value).rpartition(" ")[2])
+    assert 0 < fits < 65_536
+
+
+def test_memory_that_runs_out_in_a_step_is_told_with_a_number_that_fits(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> tuple[float, float]:
+        torch.empty(2**60)  # the allocator's own words
+        raise AssertionError
+
+    monkeypatch.setattr(loop, "_step", step)
+    with pytest.raises(TrainingError, match=r"4 windows of 64 tokens .*; use --training\.sequences-per-microbatch 3"):
+        train(TOY, split(toy_data, "train"), None, LocalWorker(tmp_path))
 
 
 def test_a_machine_that_nobody_knows_is_refused_with_those_that_are() -> None:

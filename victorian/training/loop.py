@@ -15,7 +15,15 @@ import torch
 from torch import nn
 
 from victorian.config import Recipe, TrainingConfig
-from victorian.device import compiles, memory_in_use, peak_flops, training_dtype
+from victorian.device import (
+    compiles,
+    is_out_of_memory,
+    memory_in_use,
+    memory_of_device,
+    peak_flops,
+    training_dtype,
+    use_fast_products,
+)
 from victorian.errors import TrainingError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.batches import Batch, Batches
@@ -26,7 +34,7 @@ from victorian.training.divergence import Trouble
 from victorian.training.evaluation import score_windows
 from victorian.training.monitors import Monitor, StepRecord
 from victorian.training.optimizer import Optimizer
-from victorian.training.plan import flops_per_token
+from victorian.training.plan import check_memory, flops_per_token, too_large
 from victorian.training.precision import Precision
 from victorian.training.schedule import rate_factor
 from victorian.training.worker import Worker
@@ -119,7 +127,13 @@ def train(
             start = time.perf_counter()
             # Dropout is a function of (seed, step, rank), which is what makes resuming exact.
             torch.manual_seed(((config.seed * 1_000_003 + step) * 1_009 + worker.rank) % 2**63)
-            loss_here, norm = _step(wrapped, trainee, batch)
+            try:
+                loss_here, norm = _step(wrapped, trainee, batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                available = memory_of_device(worker.device)
+                raise too_large(recipe, available, *_computing(recipe, worker.device)) from error
             seconds = time.perf_counter() - start
             inside += seconds
 
@@ -187,6 +201,8 @@ def train(
 
 def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Position]:
     """The model and its optimizer on the worker's device, as the latest checkpoint or the initial weights have them."""
+    use_fast_products(worker.device)
+    check_memory(recipe, memory_of_device(worker.device), *_computing(recipe, worker.device))
     model = GPT(recipe.model)
     if extras.initial is None:
         model.initialize(recipe.training.seed)
@@ -200,6 +216,11 @@ def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Pos
     trainee = Trainee(recipe, model, Optimizer(model, recipe.optimizer), precision)
     stored = worker.restored()
     return trainee, load_checkpoint(stored, trainee) if stored else Position()
+
+
+def _computing(recipe: Recipe, device: torch.device) -> tuple[int, bool]:
+    """Bytes of a number in products, and whether attention keeps no (time, time) matrix: on CPUs, without dropout."""
+    return training_dtype(recipe.training, device).itemsize, device.type == "cuda" or not recipe.model.dropout
 
 
 def _spent(config: TrainingConfig, position: Position) -> float:

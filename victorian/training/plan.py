@@ -8,7 +8,7 @@ attention. Memory is counted tensor by tensor: what autograd keeps of each opera
 from dataclasses import dataclass
 
 from victorian.config import ModelConfig, Recipe, Section
-from victorian.errors import ConfigError
+from victorian.errors import ConfigError, TrainingError
 from victorian.model.head import CHUNK_BYTES
 
 GIB = 2**30
@@ -127,6 +127,26 @@ def largest_microbatch(recipe: Recipe, free: float, compute_bytes: int = 2, fuse
             break
         most = sequences
     return most
+
+
+def check_memory(recipe: Recipe, available: int, compute_bytes: int, fused_attention: bool) -> None:
+    """TrainingError, with the number of windows that would fit, for a microbatch that a device cannot hold."""
+    sequences = min(recipe.training.sequences_per_microbatch, recipe.sequences_per_step)
+    needed = memory_of(recipe, sequences, compute_bytes, fused_attention).total
+    if needed > available:
+        raise too_large(recipe, available, compute_bytes, fused_attention)
+
+
+def too_large(recipe: Recipe, available: int, compute_bytes: int, fused_attention: bool) -> TrainingError:
+    """What to say of a microbatch that does not fit into `available` bytes."""
+    sequences = min(recipe.training.sequences_per_microbatch, recipe.sequences_per_step)
+    needed = memory_of(recipe, sequences, compute_bytes, fused_attention).total
+    fits = min(largest_microbatch(recipe, 0.9 * available, compute_bytes, fused_attention), sequences - 1)
+    advice = f"use --training.sequences-per-microbatch {fits}" if fits > 0 else "not even one fits: use a smaller model"
+    return TrainingError(
+        f"{sequences} windows of {recipe.model.context} tokens at once take about {needed / GIB:.1f} GiB, "
+        f"and there are {available / GIB:.1f}; {advice}"
+    )
 
 
 def make_plan(

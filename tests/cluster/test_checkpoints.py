@@ -1,0 +1,85 @@
+"""Checkpoints of Ray Train: one half written is never taken up, and the best model is kept beside the last ones."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import safetensors.torch
+import torch
+
+from tests.cluster.test_train_kills import assert_the_same, recipe_of
+from tests.conftest import train_plainly
+from tests.running_service import soon
+from victorian.artifact import read_artifact
+from victorian.cluster.train import Options, train_run
+from victorian.errors import TrainingError
+from victorian.training.checkpoint import STATE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
+
+
+@pytest.fixture
+def killer(tmp_path: Path) -> Iterator[list[int]]:
+    """Kills the training worker while a second checkpoint is half written; tells whom."""
+    killed: list[int] = []
+    done = threading.Event()
+
+    def half_written() -> bool:
+        folders = list((tmp_path / "cut").glob("ray/step-*"))
+        return len(folders) >= 2 and any(not (folder / STATE).exists() and list(folder.iterdir()) for folder in folders)
+
+    def work() -> None:
+        while not done.is_set() and not killed:
+            if half_written():
+                for process in psutil.process_iter(["name"]):
+                    if process.info["name"].startswith("ray::RayTrainWork"):
+                        process.send_signal(signal.SIGKILL)
+                        killed.append(process.pid)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield killed
+    done.set()
+    thread.join()
+
+
+def test_a_worker_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
+    toy_data: Path, tmp_path: Path, killer: list[int]
+) -> None:
+    # So many rows that a checkpoint takes a moment.
+    recipe = recipe_of(model={"vocabulary": 60_000, "channels": 64}, training={"steps": 8, "checkpoint_every_steps": 2})
+    whole = train_plainly(recipe, toy_data, tmp_path / "whole").parent
+    train_run(recipe, str(toy_data), str(tmp_path / "cut"))
+    assert killer
+    assert_the_same(str(tmp_path / "cut"), whole)
+    assert soon(lambda: len(list((tmp_path / "cut" / "ray").glob("step-*"))) <= recipe.training.checkpoints_kept + 1)
+
+
+def test_the_best_model_is_kept_and_another_run_can_begin_with_it(toy_data: Path, tmp_path: Path) -> None:
+    watching = {"validation_every_steps": 4, "checkpoint_every_steps": 4, "steps": 12, "divergence": 1000.0}
+    # A rate that rises until it harms: the last model is not the best.
+    rising = {"warmup_steps": 12, "hold": 0.9}
+    recipe = recipe_of(training=watching, schedule=rising, optimizer={"name": "adamw", "learning_rate": 3.0})
+    run_folder = tmp_path / "first"
+    result = train_run(recipe, str(toy_data), str(run_folder))
+    judged = {r.step: r.validation_loss for r in result.metrics if r.validation_loss is not None}
+    best = min(judged, key=lambda step: judged[step] or 0.0)
+    assert best < 12
+    assert [path.name for path in run_folder.glob("best/*/training.json")] == ["training.json"]
+    kept = read_artifact(str(run_folder / "best" / f"step-{best:08d}"))
+    assert kept.record.validation_loss == judged[best]
+    still = recipe_of(training={"steps": 1}, optimizer={"name": "adamw", "learning_rate": 1e-30})
+    again = train_run(still, str(toy_data), str(tmp_path / "second"), Options(init_from=kept.uri))
+    begun = safetensors.torch.load_file(Path(again.artifact) / "model.safetensors")
+    origin = safetensors.torch.load_file(Path(kept.uri) / "model.safetensors")
+    for name in origin:
+        torch.testing.assert_close(begun[name], origin[name], rtol=0, atol=1e-20)
+    with pytest.raises(TrainingError, match="holds a run that began with other weights"):
+        train_run(still, str(toy_data), str(tmp_path / "second"))
+    with pytest.raises(TrainingError, match=r"another shape than the recipe \(layers: 3, not 2\)"):
+        train_run(recipe_of(model={"layers": 3}), str(toy_data), str(tmp_path / "third"), Options(init_from=kept.uri))
