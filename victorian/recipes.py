@@ -29,8 +29,8 @@ TINY = Recipe(
         tokens_per_step=4_096,
         sequences_per_microbatch=16,
         seconds=150,
-        validation_every_steps=25,
-        validation_tokens=16_384,
+        validation_every_steps=40,
+        validation_tokens=8_192,
         checkpoint_every_steps=100,
     ),
 )

@@ -113,6 +113,7 @@ def run(
     arguments: list[str],
     strike: Callable[["subprocess.Popen[str]"], bool] | None = None,
     moment: Callable[[], bool] = lambda: True,
+    seconds: float = 300,
 ) -> Ended:
     """A `victorian` command on the cluster; when `moment` comes, `strike` is called until it says that it struck."""
     command = [str(BIN / "victorian"), *arguments]
@@ -122,7 +123,7 @@ def run(
     ) as process:
         assert process.stdout is not None
         killed = False
-        end = time.monotonic() + 180
+        end = time.monotonic() + seconds
         while process.poll() is None and strike and not killed:
             assert time.monotonic() < end
             if moment():

@@ -94,7 +94,7 @@ def _rows(root: str, file: SplitFile) -> Iterator[BookReference | AbsentBook]:
         for number, (start, stop) in enumerate(pairwise(layout.starts)):
             without_text = _rows_without_text(parquet, number)
             size = layout.sizes[number] // max(1, stop - start)
-            table = parquet.read_row_group(number, columns=[TITLE, YEAR, ADDRESS])
+            table = parquet.read_row_group(number, columns=[TITLE, YEAR, ADDRESS], use_threads=False)
             for row, values in enumerate(table.to_pylist(), start):
                 book = re.search(r"([0-9]+)/?\s*$", str(values[ADDRESS]), re.ASCII)
                 if book is None:
@@ -150,7 +150,7 @@ def _rows_without_text(parquet: Any, number: int) -> set[int]:
     statistics = _text_column(parquet.metadata.row_group(number)).statistics
     if statistics is None or not statistics.has_null_count or not statistics.null_count:
         return set()
-    batches = parquet.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=[TEXT])
+    batches = parquet.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=[TEXT], use_threads=False)
     nulls = (null.as_py() for batch in batches for null in batch.column(0).is_null())
     return {row for row, null in enumerate(nulls) if null}
 
@@ -168,7 +168,7 @@ def _pick(root: str, key: str, number: int, rows: Sequence[int]) -> Iterator[byt
 def _stream(root: str, key: str, number: int) -> Iterator[bytes | None]:
     """The texts of a row group in order."""
     with _opened(root, key) as parquet:
-        for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=[TEXT]):
+        for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=[TEXT], use_threads=False):
             for text in batch.column(0):
                 yield text.as_buffer().to_pybytes() if text.is_valid else None
 

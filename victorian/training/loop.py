@@ -169,6 +169,7 @@ def train(
                 record = StepRecord(
                     step=position.step,
                     tokens=position.step * config.tokens_per_step,
+                    workers=worker.world_size,
                     loss=loss,
                     validation_loss=position.validation_loss if measured else None,
                     learning_rate=rate,

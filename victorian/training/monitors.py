@@ -28,6 +28,8 @@ class StepRecord(Section):
     """Steps taken, this one included."""
     tokens: int
     """Training tokens seen."""
+    workers: int = 1
+    """Processes that shared it."""
     loss: float
     """Mean over the step's tokens, nats a token."""
     validation_loss: float | None = None

@@ -1,0 +1,81 @@
+"""Runs whose number of workers changes: between attempts, and while they run. Run by `make test-faults`."""
+
+import itertools
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import Head
+from tests.cluster.killing import kill_node, run, second_node, send
+from tests.cluster.test_train_kills import flags, reached, recipe_of
+from tests.conftest import train_plainly
+from victorian.storage import Storage, open_storage
+from victorian.training.monitors import StepRecord, latest_records, read_records
+
+pytestmark = [pytest.mark.faults, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+BOUND = 5e-3
+"""Nats a token by which a step's loss may differ when other workers share it: sums are taken in another order."""
+RECIPE = recipe_of(model={"dropout": 0.0}, training={"steps": 400})
+
+
+@pytest.fixture(scope="module")
+def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_plainly(RECIPE, toy_data, tmp_path_factory.mktemp("whole")).parent
+
+
+def assert_alike(place: Path, whole: Path) -> None:
+    """The same batches at every step, and the same losses within the bound."""
+    ours, theirs = (read_records(open_storage(run)) for run in (place, whole))
+    assert [r.step for r in ours] == [r.step for r in theirs]
+    assert [r.loss for r in ours] == pytest.approx([r.loss for r in theirs], abs=BOUND)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1)])
+def test_another_number_of_workers_goes_on_with_the_same_batches(
+    head: Head, toy_data: Path, whole: Path, tmp_path: Path, sizes: tuple[int, int]
+) -> None:
+    storage = open_storage(tmp_path)
+    command = ["train", "--data", str(toy_data), "--run", str(tmp_path), *flags(RECIPE)]
+    stopped = run(head, [*command, f"--workers={sizes[0]}"], send(signal.SIGTERM), lambda: reached(storage, 100))
+    assert stopped.code == 143, stopped.printed
+    ended = run(head, [*command, f"--workers={sizes[1]}"])
+    assert ended.code == 0, ended.printed
+    assert [size for size, _ in itertools.groupby(r.workers for r in read_records(storage))] == list(sizes)
+    assert_alike(tmp_path, whole)
+
+
+def last(storage: Storage) -> StepRecord | None:
+    records = latest_records(storage)
+    return records[-1] if records else None
+
+
+def test_workers_are_done_without_when_a_machine_is_lost_and_used_when_it_returns(
+    head: Head, toy_data: Path, tmp_path: Path
+) -> None:
+    storage = open_storage(tmp_path)
+    long = recipe_of(model={"dropout": 0.0}, training={"steps": 100_000})
+    command = ["train", "--data", str(toy_data), "--run", str(tmp_path), *flags(long)]
+    command += ["--workers=2", "--least-workers=1", "--cpus-per-worker=3"]  # one fits on each node
+    with ExitStack() as nodes:
+        node = nodes.enter_context(second_node(head))
+        seen: list[int] = []
+
+        def strike(driver: object) -> bool:
+            record = last(storage)
+            if record is None or (seen and record.workers == seen[-1]):
+                return False
+            seen.append(record.workers)
+            if len(seen) == 1:
+                kill_node(node)
+            elif len(seen) == 2:
+                nodes.enter_context(second_node(head))
+            else:
+                send(signal.SIGTERM)(driver)  # type: ignore[arg-type]
+            return len(seen) == 3
+
+        ended = run(head, command, strike, seconds=600)
+    assert seen == [2, 1, 2]
+    assert ended.code == 143, ended.printed
