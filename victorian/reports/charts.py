@@ -111,7 +111,7 @@ def draw_log_histogram(name: str, columns: Sequence[Column], alt: str) -> Chart:
     return _chart(name, figure, alt)
 
 
-def draw_lines(name: str, lines: Sequence[Line], x_label: str, alt: str, logarithmic: bool = False) -> Chart:
+def draw_lines(name: str, lines: Sequence[Line], x_label: str, alt: str) -> Chart:
     """Curves over one axis, each with a dash of its own, so that they are told apart without colour."""
     figure = _figure(height=240)
     axes = figure.add_subplot()
@@ -120,8 +120,6 @@ def draw_lines(name: str, lines: Sequence[Line], x_label: str, alt: str, logarit
         colour = LINES[number % len(LINES)]
         marker = "o" if line.marked else None
         axes.plot(line.x, line.y, color=colour, linestyle=style, linewidth=1.4, marker=marker, markersize=3)
-    if logarithmic:
-        axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_major_locator(MaxNLocator(6))

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from victorian.config import Recipe, read_recipe
@@ -21,7 +21,7 @@ from victorian.training.monitors import StepRecord, read_records
 MOST_RUNS = 6
 """Curves that can be told apart in one chart."""
 SMOOTHING = 20
-"""Steps over which training losses are averaged."""
+"""Steps over which what is noisy is averaged."""
 POINTS = 400
 """Points of a curve at most."""
 RECIPE = "recipe.json"
@@ -138,35 +138,27 @@ def _charts(runs: Sequence[Run]) -> Iterator[tuple[Chart, str]]:
             for run in runs
         ]
         yield draw_lines("validation", lines, "tokens", "Validation loss over tokens."), "Validation loss."
-    smooth = [Line([r.tokens for r in thinned], values) for thinned, values in map(_smoothed, runs)]
-    yield draw_lines("training", smooth, "tokens", "Training loss over tokens."), "Training loss."
     curves = {
-        "gradient_norm": ("Norm of the gradient, before clipping.", True),
-        "tokens_per_second": ("Tokens a second, forward, backward and optimizer.", False),
-        "learning_rate": ("Learning rate of AdamW.", False),
-        "loss_scale": ("Loss scale of float16.", True),
+        "loss": ("Training loss.", SMOOTHING),
+        "gradient_norm": ("Norm of the gradient, before clipping.", SMOOTHING),
+        "tokens_per_second": ("Tokens a second, forward, backward and optimizer.", SMOOTHING),
+        "learning_rate": ("Learning rate of AdamW.", 1),
+        "loss_scale": ("Loss scale of float16.", 1),
     }
-    for field, (caption, logarithmic) in curves.items():
-        lines = [_curve(run, field) for run in runs]
+    for field, (caption, window) in curves.items():
+        lines = [_curve(run, field, window) for run in runs]
         if any(line.y for line in lines):
-            yield draw_lines(field, lines, "tokens", caption, logarithmic), caption
+            yield draw_lines(field, lines, "tokens", caption), caption
 
 
-def _curve(run: Run, field: str) -> Line:
+def _curve(run: Run, field: str, window: int) -> Line:
+    """A field over the tokens seen, each point the mean of so many steps up to it."""
     records = [record for record in run.records if getattr(record, field) is not None]
-    records = records[:: max(1, len(records) // POINTS)]
-    return Line([record.tokens for record in records], [float(getattr(record, field)) for record in records])
-
-
-def _smoothed(run: Run) -> tuple[list[StepRecord], list[float]]:
-    """Every so many records, and the mean loss of those before each."""
-    every = max(1, len(run.records) // POINTS)
-    places = range(every - 1, len(run.records), every)
-    means = []
-    for place in places:
-        window = run.records[max(0, place + 1 - SMOOTHING) : place + 1]
-        means.append(sum(record.loss for record in window) / len(window))
-    return [run.records[place] for place in places], means
+    values = [float(getattr(record, field)) for record in records]
+    every = max(1, len(records) // POINTS)
+    places = range(every - 1, len(records), every)
+    means = [fmean(values[max(0, place + 1 - window) : place + 1]) for place in places]
+    return Line([records[place].tokens for place in places], means)
 
 
 def _differing(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
