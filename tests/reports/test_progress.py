@@ -2,9 +2,11 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
-from victorian.reports.progress import live_line, watch_preparing
+from tests.training.test_monitors import record
+from victorian.reports.progress import live_line, watch_preparing, watch_training
 from victorian.tokens.preparation import PrepareProgress
 
 HALF = PrepareProgress(
@@ -28,3 +30,25 @@ def test_a_terminal_sees_books_tokens_speed_and_time_left() -> None:
 
 def test_where_there_is_no_terminal_it_is_quiet() -> None:
     assert shown(terminal=False) == ""
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_run_is_told_on_one_line_of_a_terminal_of_any_width(width: int) -> None:
+    file = io.StringIO()
+    now = record(5, validation_loss=4.25, overflows=3, mfu=0.37)
+    with live_line(Console(file=file, force_terminal=True, width=width), "training") as show:
+        watch_training(show, price_per_hour=3600)(now)
+    line = file.getvalue()
+    expected = ["50%", "0:05 left, 5.00 to pay", "step 5", "loss 4.500"]
+    if width == 160:
+        expected += ["validation 4.250", "100 tokens/s", "MFU 37%", "500 tokens", "3 overflows"]
+    for words in expected:
+        assert words in line
+    assert line.count("\n") <= 1  # the one that ends it
+
+
+def test_plain_lines_are_not_broken() -> None:
+    file = io.StringIO()
+    with live_line(Console(file=file, width=40), "training", plain_seconds=0.0) as show:
+        watch_training(show)(record(5, mfu=0.37))
+    assert file.getvalue().count("\n") == 1

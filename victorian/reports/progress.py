@@ -6,12 +6,15 @@ from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from victorian.reports.numerals import short
 from victorian.tokens.preparation import PrepareProgress
 from victorian.training.monitors import StepRecord
 
 PLAIN_LINE_SECONDS = 15.0
+WIDE = 130
+"""Columns of a terminal that has room for a long bar."""
 
 Show = Callable[[float, str], None]
 """Share that is done, 0 to 1, and what to say about it."""
@@ -31,14 +34,15 @@ def live_line(console: Console, title: str, plain_seconds: float | None = PLAIN_
             nonlocal last
             if plain_seconds is not None and monotonic() - last >= plain_seconds:
                 last = monotonic()
-                console.print(f"{title} {share:4.0%}  {words}", highlight=False)
+                console.print(f"{title} {share:4.0%}  {words}", highlight=False, soft_wrap=True)
 
         yield say
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[words]}"),
+        BarColumn(bar_width=24 if console.width >= WIDE else 8),
+        # On a narrow terminal the end of the line goes, so what matters most comes first.
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[words]}", table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         task: TaskID = progress.add_task(title, total=1.0, words="starting")
@@ -72,14 +76,14 @@ def watch_training(show: Show, price_per_hour: float | None = None) -> Callable[
         validation = record.validation_loss or validation
         left = record.seconds * (1 - record.spent) / record.spent if record.spent else 0.0
         words = [
+            f"{clock(left)} left" + (f", {left / 3600 * price_per_hour:,.2f} to pay" if price_per_hour else ""),
             f"step {record.step}",
-            f"{short(record.tokens)} tokens",
             f"loss {record.loss:.3f}",
             f"validation {validation:.3f}" if validation else "validation -",
             f"{record.tokens_per_second:,.0f} tokens/s",
             f"MFU {record.mfu:.0%}" if record.mfu is not None else "",
+            f"{short(record.tokens)} tokens",
             f"{record.overflows} overflows" if record.overflows else "",
-            f"{clock(left)} left" + (f", {left / 3600 * price_per_hour:,.2f} to pay" if price_per_hour else ""),
         ]
         show(record.spent, "  ".join(word for word in words if word))
 
