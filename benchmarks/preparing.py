@@ -95,7 +95,8 @@ def prepare_job(corpus: str, side: str, output: str) -> Job:
     with watched(job), session():
         from victorian.cluster.prepare import RayWorkers
         from victorian.tokens.manifest import Manifest
-        from victorian.tokens.preparation import PrepareProgress, PrepareRun, prepare_with
+        from victorian.tokens.preparation import PrepareRun, prepare_with
+        from victorian.tokens.progress import PrepareProgress
 
         steps: list[tuple[float, int, int]] = []
 

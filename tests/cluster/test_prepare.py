@@ -14,7 +14,8 @@ from victorian.corpus.sources import find_books
 from victorian.errors import CorpusError, DataError
 from victorian.storage import open_storage
 from victorian.tokens.packing import pack
-from victorian.tokens.preparation import SMALLEST_UNIT, PrepareProgress
+from victorian.tokens.preparation import SMALLEST_UNIT
+from victorian.tokens.progress import PrepareProgress
 from victorian.tokens.units import tokenize_unit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]

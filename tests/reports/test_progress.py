@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tests.training.test_monitors import record
 from victorian.reports.progress import live_line, watch_preparing, watch_training
-from victorian.tokens.preparation import PrepareProgress
+from victorian.tokens.progress import PrepareProgress
 
 HALF = PrepareProgress(
     done=0.5, books=10, books_total=20, tokens=1_234_567, tokens_per_second=98_765.4, seconds_left=61.0

@@ -20,12 +20,12 @@ from victorian.tokens.preparation import (
     CLAIM,
     LARGEST_UNIT,
     SMALLEST_UNIT,
-    PrepareProgress,
     PrepareRun,
     prepare_with,
     suitable_unit,
     verify_data,
 )
+from victorian.tokens.progress import PrepareProgress
 from victorian.tokens.units import Part, ShardPlan, cut_shard
 
 SMALL_BOOKS = DataConfig(tokens=TOY.tokens, selection=SelectionConfig(language=None, least_words=1))

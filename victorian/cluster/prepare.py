@@ -18,7 +18,8 @@ from victorian.reports.corpus_report import Circumstances, render_corpus_report
 from victorian.storage import open_storage
 from victorian.tokens.manifest import Manifest, ShardEntry
 from victorian.tokens.packing import Unit
-from victorian.tokens.preparation import Prepared, PrepareProgress, PrepareRun, prepare_with
+from victorian.tokens.preparation import Prepared, PrepareRun, prepare_with
+from victorian.tokens.progress import PrepareProgress
 from victorian.tokens.units import Part, ShardPlan, cut_shard, tokenize_unit
 
 

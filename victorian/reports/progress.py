@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from victorian.reports.numerals import short
-from victorian.tokens.preparation import PrepareProgress
+from victorian.tokens.progress import PrepareProgress
 from victorian.training.monitors import StepRecord
 
 PLAIN_LINE_SECONDS = 15.0

@@ -12,27 +12,24 @@ from time import perf_counter
 from typing import Protocol
 
 from victorian.config import DataConfig, Section
-from victorian.corpus.book import SPLITS, BookReference, Split
+from victorian.corpus.book import BookReference
 from victorian.corpus.cleaning import CLEANING_VERSION
 from victorian.corpus.sources import Found, find_books, fingerprint
 from victorian.errors import DataError, StorageError, TakenError
 from victorian.storage import Storage, open_storage
-from victorian.tokens.bpe import get_encoding
+from victorian.tokens.assembly import assemble, plan_shards
 from victorian.tokens.comparison import Comparison
 from victorian.tokens.manifest import (
     MANIFEST,
-    BookEntry,
     DroppedEntry,
-    EncodingEntry,
     Manifest,
     ShardEntry,
-    SplitEntry,
     read_manifest,
     verify,
     write_manifest,
 )
-from victorian.tokens.packing import Slice, Unit, pack, place, without
-from victorian.tokens.shards import shard_name
+from victorian.tokens.packing import Unit, pack
+from victorian.tokens.progress import PrepareProgress, Watch
 from victorian.tokens.units import PARTS, Part, ShardPlan
 
 SMALLEST_UNIT, LARGEST_UNIT = 4 * 1024 * 1024, 16 * 1024 * 1024
@@ -49,9 +46,6 @@ OURS = re.compile(
     )
 )
 
-FIRST_PASS = 0.9
-"""Share of the work that is done when all books are tokenized, for the progress bar."""
-
 
 class Workers(Protocol):
     """Whoever does the work: this process, or a cluster. Results come in any order."""
@@ -61,21 +55,6 @@ class Workers(Protocol):
         ...
 
     def cut(self, plans: Sequence[ShardPlan], output: str) -> Iterator[ShardEntry]: ...
-
-
-@dataclass(frozen=True)
-class PrepareProgress:
-    """How far the job is."""
-
-    done: float
-    """Share of the whole, 0 to 1."""
-    books: int
-    books_total: int
-    tokens: int
-    tokens_per_second: float
-    """Since the first part was there, less what was reused."""
-    seconds_left: float | None
-    """By what has been done so far; None before anything has."""
 
 
 class PrepareRun(Section):
@@ -201,7 +180,7 @@ def _make(
         shards.append(shard)
         watch.shard(len(shards) / len(plans))
     clock.stage("cutting shards")
-    manifest = assemble(found, units, ordered, left_out, shards, claim)
+    manifest = assemble(found, units, ordered, left_out, shards, data, claim.corpus_sha256)
     run = PrepareRun(
         source=source,
         output=storage.uri,
@@ -233,101 +212,6 @@ def verify_data(uri: str) -> Manifest:
     manifest = read_manifest(storage)
     verify(storage, manifest)
     return manifest
-
-
-def plan_shards(
-    units: Sequence[Unit], parts: Sequence[Part], left_out: dict[str, DroppedEntry], tokens_per_shard: int
-) -> list[ShardPlan]:
-    """The second pass: for every split, where the tokens of its parts land, less the books that are left out."""
-    plans = []
-    for split in SPLITS:
-        own = [part for unit, part in zip(units, parts, strict=True) if unit.split == split]
-        pieces: list[Slice] = []
-        for index, part in enumerate(own):
-            gone = [(b.offset, b.offset + b.tokens) for b in part.books if b.id in left_out]
-            pieces += without(part.tokens, gone, index)
-        for number, shard in enumerate(place(pieces, tokens_per_shard)):
-            slices = tuple((own[s.unit].name, own[s.unit].sha256, s.start, s.stop) for s in shard)
-            plans.append(ShardPlan(name=shard_name(split, number), slices=slices))
-    return plans
-
-
-def assemble(
-    found: Found,
-    units: Sequence[Unit],
-    parts: Sequence[Part],
-    left_out: dict[str, DroppedEntry],
-    shards: Sequence[ShardEntry],
-    claim: Claim,
-) -> Manifest:
-    """The manifest of a finished data set."""
-    splits: dict[Split, SplitEntry] = {}
-    for split in SPLITS:
-        entries: list[BookEntry] = []
-        offset = 0
-        for unit, part in zip(units, parts, strict=True):
-            if unit.split != split:
-                continue
-            for book in part.books:
-                if book.id not in left_out:
-                    entries.append(book.model_copy(update={"offset": offset}))
-                    offset += book.tokens
-        if offset:
-            own = sorted((shard for shard in shards if shard.name.startswith(f"{split}-")), key=lambda s: s.name)
-            splits[split] = SplitEntry(tokens=offset, shards=tuple(own), books=tuple(entries))
-    encoding = get_encoding(claim.data.tokens.ranks)
-    dropped = [entry for part in parts for entry in part.dropped] + list(left_out.values()) + _absent(found)
-    return Manifest(
-        encoding=EncodingEntry(ranks=encoding.ranks, sha256=encoding.sha256),
-        data=claim.data,
-        cleaning_version=claim.cleaning_version,
-        corpus_sha256=claim.corpus_sha256,
-        splits=splits,
-        dropped=tuple(sorted(dropped, key=lambda entry: (SPLITS.index(entry.split), entry.id))),
-    )
-
-
-class Watch:
-    """Turns what is done into progress."""
-
-    def __init__(self, units: Sequence[Unit], tell: Callable[[PrepareProgress], None]) -> None:
-        self._tell = tell
-        self._books_total = sum(len(unit.books) for unit in units)
-        self._bytes_total = sum(unit.size for unit in units) or 1
-        self._began: float | None = None
-        self._books = self._bytes = self._tokens = self._fresh = 0
-        self._shards = 0.0
-
-    def part(self, unit: Unit, part: Part) -> None:
-        """A unit has its part."""
-        self._books += len(unit.books)
-        self._bytes += unit.size
-        self._tokens += part.tokens
-        if self._began is not None and not part.reused:
-            self._fresh += part.tokens
-        self._update()
-
-    def shard(self, share: float) -> None:
-        """So many of the shards are cut, 0 to 1."""
-        self._shards = share
-        self._update()
-
-    def _update(self) -> None:
-        now = perf_counter()
-        done = FIRST_PASS * self._bytes / self._bytes_total + (1 - FIRST_PASS) * self._shards
-        if self._began is None:  # what came before is the cluster's start, by which nothing can be told
-            self._began, self._done_then = now, done
-        seconds, since = now - self._began, done - self._done_then
-        self._tell(
-            PrepareProgress(
-                done=done,
-                books=self._books,
-                books_total=self._books_total,
-                tokens=self._tokens,
-                tokens_per_second=self._fresh / seconds if seconds > 0 else 0.0,
-                seconds_left=seconds * (1 - done) / since if since > 0 else None,
-            )
-        )
 
 
 def _claim_bytes(claim: Claim) -> bytes:
@@ -371,23 +255,6 @@ def _clear(storage: Storage) -> None:
     for key in storage.names():
         if key not in {MANIFEST, REPORT, *shards}:
             storage.delete(key)
-
-
-def _absent(found: Found) -> list[DroppedEntry]:
-    """Books that the metadata name and that are not there, where that was allowed."""
-    return [
-        DroppedEntry(
-            id=book.id,
-            split=book.split or "train",  # PG19's metadata do not tell
-            title=book.title,
-            year=book.year,
-            reason="no text",
-            detail="",
-            bytes=0,
-            tokens=0,
-        )
-        for book in found.absent
-    ]
 
 
 def _nothing_left(source: str, dropped: Sequence[DroppedEntry]) -> str:
