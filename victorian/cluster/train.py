@@ -17,13 +17,15 @@ import ray.train
 import ray.train.torch
 import torch
 
-from victorian.artifact import RECORD as ARTIFACT_RECORD
 from victorian.artifact import (
+    RECIPE,
+    RECORD,
     TrainingRecord,
     artifact_uri,
     is_whole,
     new_record,
     read_artifact,
+    read_artifact_recipe,
     read_record,
     write_artifact,
 )
@@ -47,7 +49,6 @@ from victorian.training.loop import Extras, check_split, train
 from victorian.training.monitors import Journal, Monitor, StepRecord, latest_records, read_records
 from victorian.training.tensorboard import TensorBoard
 
-RECIPE = "recipe.json"
 DATA = "data.sha256"
 BEGINNING = "begun-from.sha256"
 FAILURE = "failure.txt"
@@ -220,16 +221,14 @@ def _beginning(recipe: Recipe, origin: str | None) -> str:
     """What identifies the weights that a run begins with; TrainingError if they do not fit its recipe."""
     if origin is None:
         return "nothing"
-    read_record(origin)  # an error of its own for what is no artifact
-    storage = open_storage(origin)
-    theirs = read_recipe(storage.read(RECIPE), f"{origin}/{RECIPE}")
+    theirs = read_artifact_recipe(origin)
     dropout = {"dropout": recipe.model.dropout}  # not a property of weights
     changed = differences(recipe.model, theirs.model.model_copy(update=dropout))
     if recipe.tokens.ranks != theirs.tokens.ranks:
         changed.append(f"tokens.ranks: {recipe.tokens.ranks}, not {theirs.tokens.ranks}")
     if changed:
         raise TrainingError(f"the model in {origin} has another shape than the recipe ({'; '.join(changed)})")
-    return sha256(storage.read(ARTIFACT_RECORD))
+    return sha256(open_storage(origin).read(RECORD))
 
 
 def _check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from victorian.artifact import RECIPE
 from victorian.config import Recipe, read_recipe
 from victorian.errors import TrainingError
 from victorian.reports.charts import DASHES, Chart, Line, draw_lines
@@ -24,7 +25,6 @@ SMOOTHING = 20
 """Steps over which what is noisy is averaged."""
 POINTS = 400
 """Points of a curve at most."""
-RECIPE = "recipe.json"
 REPORT = "report.html"
 SAMPLES = 3
 """Samples that are shown of each run: the last ones."""
