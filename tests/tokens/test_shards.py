@@ -1,7 +1,11 @@
 """Data sets: what was written is what is read, and damage is named."""
 
+import gc
+import io
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ from victorian.errors import DataError
 from victorian.storage import open_storage, sha256
 from victorian.tokens.bpe import get_encoding
 from victorian.tokens.manifest import MANIFEST, Manifest, read_manifest, verify
-from victorian.tokens.shards import from_npy, to_npy
+from victorian.tokens.shards import from_npy, read_header, to_npy
 from victorian.tokens.stream import open_split
 
 
@@ -133,3 +137,27 @@ def test_a_folder_without_a_whole_manifest_is_not_a_data_set(tmp_path: Path) -> 
     storage.write(MANIFEST, b'{"encoding": ')
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         read_manifest(storage)
+
+
+@pytest.fixture
+def busy_collector() -> Iterator[None]:
+    """Lets other threads in wherever memory is collected, as libraries do that watch the collector."""
+    before = gc.get_threshold()
+
+    def yield_to_others(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    gc.callbacks.append(yield_to_others)
+    gc.set_threshold(20)
+    yield
+    gc.set_threshold(*before)
+    gc.callbacks.remove(yield_to_others)
+
+
+@pytest.mark.usefixtures("busy_collector")
+def test_headers_are_read_by_many_threads_at_once() -> None:
+    """As a split's shards are: numpy parses headers as Python, and 3.11's parser fails if another thread gets in."""
+    file = to_npy(np.arange(5, dtype=np.uint16))
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(lambda _: read_header(io.BytesIO(file))[0], range(12_000)))
+    assert found == {(5,)}

@@ -1,12 +1,16 @@
 """The format of token shards: `SPLIT-NNNNN.npy` files of uint16, one-dimensional."""
 
 import io
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from victorian.corpus.book import Split
 from victorian.tokens.bpe import Tokens
+
+_parsing = threading.Lock()  # numpy parses headers as Python; several threads at once make 3.11's parser fail
 
 HEADER_BYTES = 128
 """What numpy writes in front of an array of one dimension, padded."""
@@ -39,6 +43,14 @@ def from_npy(data: bytes) -> Tokens:
     return tokens
 
 
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], "np.dtype[Any]"]:
+    """Shape and type of the array in a .npy file, which is left where its numbers begin; ValueError for other files."""
+    with _parsing:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype
+
+
 def read_tokens(pieces: Iterable[bytes], watch: Callable[[bytes], object]) -> Iterator[Tokens]:
     """The tokens of a .npy file that comes in pieces; `watch` sees every piece as it comes.
 
@@ -54,9 +66,7 @@ def read_tokens(pieces: Iterable[bytes], watch: Callable[[bytes], object]) -> It
         if expected is None:
             if len(held) < HEADER_BYTES:
                 continue
-            header = io.BytesIO(held[:HEADER_BYTES])
-            np.lib.format.read_magic(header)
-            (expected,), _, dtype = np.lib.format.read_array_header_1_0(header)
+            (expected,), dtype = read_header(io.BytesIO(held[:HEADER_BYTES]))
             if dtype != np.uint16:
                 raise ValueError(f"expected uint16, got {dtype}")
             held = held[HEADER_BYTES:]

@@ -23,6 +23,7 @@ from victorian.storage import Storage
 from victorian.tokens.bpe import Tokens
 from victorian.tokens.manifest import Manifest, ShardEntry
 from victorian.tokens.shard_cache import ShardCache, check_digest
+from victorian.tokens.shards import read_header
 
 LEAST_AT_ONCE = 4
 """Shards that are fetched and verified at once, on however few cores: one stream rarely fills a network."""
@@ -92,8 +93,7 @@ def _map(storage: Storage, shard: ShardEntry, cache: ShardCache | None) -> Token
     with cache.fetch(storage, shard) if cache else _open_local(storage, shard) as file:
         file.seek(0)
         try:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            shape, dtype = read_header(file)
             if dtype != np.uint16 or shape != (shard.tokens,):
                 raise DataError(
                     f"{place} holds {dtype} {shape}, expected uint16 ({shard.tokens},); prepare the data set again"
