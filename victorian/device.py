@@ -116,6 +116,17 @@ def use_fast_products(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+"""Environment in which a process that trains on a CPU keeps what it frees for the next step.
+
+By default glibc gives large blocks back at once, and the system clears their pages again whenever they are wanted
+(docs/benchmarks.md). Read when a process starts, and by glibc alone."""
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ def inputs(rows: int = 37, channels: int = 16, vocabulary: int = 50) -> tuple[to
 def test_loss_and_gradients_are_those_of_the_plain_definition(
     rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "CHUNK_BYTES", rows_at_once * 4 * 50)
+    monkeypatch.setattr(head, "CHUNK_ROWS", rows_at_once)
     hidden, weight, targets = inputs()
     plain = F.cross_entropy(F.linear(hidden, weight), targets)
     expected = torch.autograd.grad(plain * 3, (hidden, weight))
@@ -60,7 +60,7 @@ def test_small_slopes_survive_float16() -> None:
 
 
 def test_all_logits_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 50 * 5)
+    monkeypatch.setattr(head, "CHUNK_ROWS", 5)
     hidden, weight, targets = inputs(rows=400)
     largest = 0
 

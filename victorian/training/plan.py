@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from victorian.config import ModelConfig, Recipe, Section
 from victorian.errors import ConfigError, TrainingError
-from victorian.model.head import CHUNK_BYTES
+from victorian.model.head import CHUNK_ROWS
 
 GIB = 2**30
 
@@ -108,14 +108,14 @@ def memory_of(recipe: Recipe, sequences: int, compute_bytes: int = 2, fused_atte
     ends = 4 * c + (mask if fused_attention else 4) * c * bool(model.dropout)  # last LayerNorm, first dropout
     casts = b * 12 * c * c * model.layers if b < 4 else 0  # the blocks' matrices in the type of the products
     activations = tokens * (model.layers * (norms + attention + feed_forward + masks) + ends) + casts
-    rows = min(tokens, max(1, CHUNK_BYTES // (4 * model.vocabulary)))
+    rows = min(tokens, CHUNK_ROWS)
     head = 2 * 4 * tokens * c + 4 * model.vocabulary * c  # gradients of hidden states and of the embedding
     return Memory(
         parameters=4 * parameters,
         gradients=4 * parameters,
         optimizer=optimizer,
         activations=activations,
-        logits=3 * 4 * rows * model.vocabulary + head,
+        logits=(4 + b) * rows * model.vocabulary + head,
     )
 
 
