@@ -36,7 +36,7 @@ test: install
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-faults: install
-	@$(BIN)/python -m pytest -m faults
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m faults
 
 check: install
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }

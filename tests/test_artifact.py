@@ -3,16 +3,31 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import TOY
-from victorian.artifact import find_artifact, new_record, read_artifact, read_record, write_artifact
+from victorian.artifact import (
+    PRETRAINED,
+    RECORD,
+    RUNS,
+    find_artifact,
+    new_record,
+    read_artifact,
+    read_record,
+    write_artifact,
+)
 from victorian.errors import ArtifactError
 from victorian.model.gpt2 import GPT
+from victorian.recipes import find_recipe
 from victorian.storage import sha256
+from victorian.training.evaluation import score_batch
+
+CARD = "README.md"
 
 
 def test_an_artifact_is_read_back_as_written(tmp_path: Path) -> None:
@@ -26,6 +41,49 @@ def test_an_artifact_is_read_back_as_written(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, artifact.model.state_dict()[name])
     assert not artifact.model.training
+
+
+def test_an_artifact_of_half_the_size_is_read_back_rounded(tmp_path: Path) -> None:
+    model = GPT(TOY.model)
+    model.initialize(3)
+    record = new_record(TOY, step=5, seconds=1.5, loss=2.0, validation_loss=None, data_sha256="d")
+    sizes = []
+    for dtype in (torch.float32, torch.bfloat16):
+        write_artifact(str(tmp_path), model, TOY, record, dtype)
+        sizes.append((tmp_path / "model.safetensors").stat().st_size)
+    assert sizes[1] < 0.6 * sizes[0]
+    again = read_artifact(str(tmp_path)).model.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert again[name].dtype == torch.float32
+        assert torch.equal(tensor.bfloat16().float(), again[name])
+
+
+def test_the_package_brings_a_model_that_knows_the_language_of_old_books() -> None:
+    folder = Path(find_artifact(PRETRAINED))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25_000_000
+    artifact = read_artifact(str(folder))
+    assert {path.name for path in folder.iterdir()} == {*artifact.record.files, RECORD, CARD}
+    assert artifact.recipe.model.layers == find_recipe("small").model.layers
+    held_out = next((files("victorian") / "corpus" / "sample" / "validation").iterdir()).read_text()
+    ids = artifact.encoding.encode(held_out)[: artifact.recipe.model.context + 1]
+    tokens = torch.from_numpy(ids.astype(np.int64))[None]
+    assert tokens.shape[1] == artifact.recipe.model.context + 1
+    score = score_batch(artifact.model, (tokens[:, :-1], tokens[:, 1:]))
+    assert score.loss < 4.5  # a guess among all tokens costs 9.0
+
+
+def test_without_a_model_of_ones_own_the_packages_is_meant(
+    toy_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = find_artifact(PRETRAINED)
+    assert find_artifact(RUNS) == ours
+    (tmp_path / RUNS / "cut" / "artifact").mkdir(parents=True)
+    assert find_artifact(RUNS) == ours
+    shutil.copytree(toy_artifact, tmp_path / RUNS / "first" / "artifact")
+    assert find_artifact(RUNS) == str(tmp_path / RUNS / "first" / "artifact")
+    with pytest.raises(ArtifactError, match=r"no trained model in .*runs/cut"):
+        find_artifact(f"{RUNS}/cut")
 
 
 def test_no_file_of_an_artifact_is_a_pickle(toy_artifact: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.running_service import Service
 
-VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "app", "ask", "recipe"]
+VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "app", "ask", "export", "recipe"]
 
 
 def victorian(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -81,7 +81,7 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["recipe", "huge"], "no recipe is called 'huge'; there are tiny, small, gpt2-124m"),
+        (["recipe", "huge"], "no recipe is called 'huge'; there are tiny, small, small-tune, gpt2-124m"),
         (["train", "--recipe", "huge"], "no recipe is called 'huge'"),
         (["recipe", "--model.heads", "7"], "256 channels cannot be shared by 7 heads"),
         (["recipe", "--model.dropout", "1.5"], "less than 1"),
@@ -95,7 +95,8 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["recipe", "--model.layers", "many"], "invalid literal for int"),
         (["recipe", "--optimizer.clip", "inf"], "finite number"),
         (["recipe", "--training.seed", "3", "small"], "name the recipe before its flags"),
-        (["demo", "--training.tokens-per-step", "1000"], "not whole windows of 256"),
+        (["demo", "--training.tokens-per-step", "1000"], "not whole windows of 512"),
+        (["demo", "--from-scratch", "--training.tokens-per-step", "1000"], "not whole windows of 256"),
         (["demo", "--port", "8123", "--app-port", "8123"], "cannot share port 8123"),
         (["app", "--port", "99999"], "expected a port from 0 to 65535"),
         (["sing"], "Unrecognized options: sing"),
@@ -104,6 +105,7 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["generate", "--artifact", "nowhere"], "no trained model in nowhere"),
         (["evaluate", "nowhere", "--data", "x"], "no trained model in nowhere"),
         (["serve", "--artifact", "nowhere"], "no trained model in nowhere"),
+        (["export", "nowhere", "--output", "out"], "no trained model in nowhere"),
         (["ask", "--url", "localhost"], "expected an address like"),
         (["ask", "--url", "http://127.0.0.1:9"], "no service answers at"),
         (["demo", "--corpus", "nowhere", "--port", "0"], "no corpus at 'nowhere'"),
@@ -130,6 +132,21 @@ def test_generate_continues_a_text_without_a_service(toy_artifact: Path) -> None
     assert first.stdout.startswith("It was")
     assert len(first.stdout) > 20
     assert "the model sees 64" in mistake("generate", "word " * 100, "--artifact", str(toy_artifact))
+
+
+def test_generate_has_a_model_where_nothing_was_trained(tmp_path: Path) -> None:
+    done = victorian("generate", "It was", "--max-tokens", "20", "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("It was")
+    assert done.stderr == "victorian: nothing was trained in runs yet: this is the package's own model\n"
+
+
+def test_export_halves_a_model(toy_artifact: Path, tmp_path: Path) -> None:
+    done = victorian("export", str(toy_artifact), "--output", str(tmp_path / "small"))
+    assert done.returncode == 0, done.stderr
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (toy_artifact, tmp_path / "small")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert victorian("generate", "It was", "--artifact", str(tmp_path / "small"), "--max-tokens", "5").returncode == 0
 
 
 def test_generate_says_that_an_artifact_is_damaged(toy_artifact: Path, tmp_path: Path) -> None:

@@ -91,9 +91,18 @@ def test_once_streams_a_passage_and_leaves_results_but_no_process(
     demo.says("first passage")
     assert demo.process.wait(timeout=60) == 0
     text = demo.log.read_text()
-    for stage in ("corpus: 14 books", "tokens: ", "training: 3 steps", "artifact: ", "service: http", "first passage"):
+    for stage in (
+        "corpus: 14 books",
+        "weights: pretrained, trained on ",
+        "tokens: ",
+        "training: 3 steps",
+        "artifact: ",
+        "service: http",
+        "first passage",
+    ):
         assert stage in text
     assert "(reused" not in text
+    assert float(re.findall(r"loss (\d\.\d+)", text)[0]) < 5.5  # from nothing, three steps leave it at 9
     passage = text[text.index("The old house stood") :]
     assert len(passage) > 300
     (run,) = (folder / "runs").iterdir()
@@ -132,11 +141,13 @@ def test_a_second_run_reuses_what_is_whole_and_ctrl_c_ends_everything(
 def test_an_interrupt_while_training_ends_everything_and_leaves_no_artifact(
     start: Callable[..., Demo], free_port: Callable[[], int], tmp_path: Path, number: signal.Signals
 ) -> None:
-    demo = start("--once", f"--port={free_port()}", "--training.steps=100000", folder=tmp_path)
+    demo = start("--once", "--from-scratch", f"--port={free_port()}", "--training.steps=100000", folder=tmp_path)
     demo.says("tokens: ")
     assert soon(lambda: any(tmp_path.glob("runs/*/metrics.jsonl")), 60)
     os.killpg(demo.process.pid, number) if number == signal.SIGINT else demo.process.send_signal(number)
     assert demo.process.wait(timeout=60) == 130
     assert soon(lambda: not demo.processes(), 10), demo.processes()
     assert not list(tmp_path.glob("runs/*/artifact"))
+    assert list(tmp_path.glob("runs/tiny-sample-*"))
+    assert "weights:" not in demo.log.read_text()
     assert "Traceback" not in demo.log.read_text()

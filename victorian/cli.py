@@ -47,7 +47,7 @@ def verbs(recipe: Recipe) -> Verbs:
         """Print a recipe as it would be run, as JSON.
 
         Args:
-            name: The recipe to begin with: tiny, small or gpt2-124m.
+            name: The recipe to begin with.
         """
         if name != recipe.name:
             raise ConfigError(f"name the recipe before its flags: victorian recipe {name} ...")
@@ -68,23 +68,28 @@ def verbs(recipe: Recipe) -> Verbs:
         recipe_name: RecipeName = recipe.name,
         training: TrainingConfig = recipe.training,
         output: str = ".",
+        from_scratch: bool = False,
         once: bool = False,
         port: int = 8000,
         app_port: int = 8501,
     ) -> None:
         """Everything in one command: books, tokens, training, service, prose. Ctrl-C ends all it started.
 
+        Training begins with the model that comes with this package, and goes on with the corpus for a minute.
+
         Args:
             corpus: A folder in PG19's layout or of .txt files, or `sample` for the books in this package.
             output: Folder under which data/ and runs/ are kept.
+            from_scratch: Train a model from nothing, by default `tiny`.
             once: End after the first passage.
             port: Port of the service on this machine.
             app_port: Port of the Streamlit page on this machine.
         """
+        from victorian.artifact import PRETRAINED
         from victorian.demo import demo
 
         chosen = changed(recipe, training=training)
-        demo(corpus, chosen, output, once, port, app_port)
+        demo(corpus, chosen, output, None if from_scratch else PRETRAINED, once, port, app_port)
 
     return {
         "demo": run_demo,

@@ -11,7 +11,7 @@ import tyro
 
 from victorian.config import Recipe, Section
 from victorian.errors import ConfigError
-from victorian.recipes import RECIPES, find_recipe
+from victorian.recipes import RECIPES, SMALL_TUNE, find_recipe
 
 Verbs = dict[str, Callable[..., None]]
 RecipeName = Annotated[str, tyro.conf.arg(name="recipe", help=f"Recipe to begin with: {', '.join(RECIPES)}.")]
@@ -20,9 +20,11 @@ RecipeName = Annotated[str, tyro.conf.arg(name="recipe", help=f"Recipe to begin 
 def resolve_recipe(arguments: list[str]) -> Recipe:
     """The recipe named on the command line, whose values the flags then start from.
 
-    A budget given by a flag replaces the recipe's other kind of budget.
+    A budget given by a flag replaces the recipe's other kind of budget. A demo begins with trained weights unless it
+    is told not to.
     """
-    name = next(iter(RECIPES))
+    tunes = arguments[:1] == ["demo"] and "--from-scratch" not in arguments
+    name = SMALL_TUNE.name if tunes else next(iter(RECIPES))
     for place, argument in enumerate(arguments):
         if argument == "--recipe" and place + 1 < len(arguments):
             name = arguments[place + 1]

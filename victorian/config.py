@@ -263,7 +263,7 @@ class ServiceConfig(Section):
     """What a service serves, and where: the arguments of `serve_config.yaml`."""
 
     artifact: str = "runs"
-    """A model directory, or a folder of runs, whose newest artifact is taken."""
+    """A model directory, or a folder of runs, whose newest artifact is taken; `pretrained` is the package's own."""
     model_name: str | None = Field(None, min_length=1, max_length=100)
     """Name that clients see; by default the recipe's."""
     engine: EngineConfig = EngineConfig()

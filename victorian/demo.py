@@ -18,7 +18,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from victorian.artifact import artifact_uri
+from victorian.artifact import artifact_uri, find_artifact, read_record
 from victorian.client import Client
 from victorian.cluster.session import session
 from victorian.config import Recipe, SamplingParameters, ServiceConfig
@@ -36,8 +36,11 @@ PASSAGE = SamplingParameters(temperature=0.8, max_tokens=220, seed=1837)
 """Cooler than the default: a model of a few minutes is sure of little."""
 
 
-def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_port: int) -> None:
+def demo(corpus: str, recipe: Recipe, output: str, init_from: str | None, once: bool, port: int, app_port: int) -> None:
     """Run the stages, stream one passage, and unless `once` is given leave service and page up until Ctrl-C.
+
+    Args:
+        init_from: artifact whose weights training begins with; None begins from nothing.
 
     Raises:
         VictorianError: whatever a stage says.
@@ -52,7 +55,7 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
     stages.done("corpus", f"{len(books)} books" + (" of our own pastiche" if corpus == SAMPLE else ""))
     with terminating_like_interrupt(), session():
         stages.done("Ray", "a cluster on this machine")
-        artifact = train_on_corpus(corpus, books, recipe, output, stages)
+        artifact = train_on_corpus(corpus, books, recipe, output, init_from, stages)
         from victorian.cluster import serve
 
         serve.start(ServiceConfig(artifact=artifact), HOST, port)
@@ -72,12 +75,20 @@ def demo(corpus: str, recipe: Recipe, output: str, once: bool, port: int, app_po
             serve.stop()
 
 
-def train_on_corpus(corpus: str, books: Sequence[BookReference], recipe: Recipe, output: str, stages: "Stages") -> str:
+def train_on_corpus(
+    corpus: str, books: Sequence[BookReference], recipe: Recipe, output: str, init_from: str | None, stages: "Stages"
+) -> str:
     """Corpus to artifact; returns the artifact."""
     from victorian.cluster.prepare import prepare
-    from victorian.cluster.train import train_run
+    from victorian.cluster.train import Options, train_run
 
     name = re.sub(r"[^a-z0-9]+", "-", Path(corpus).resolve().name.lower()).strip("-") or SAMPLE
+    origin = find_artifact(init_from) if init_from else None
+    beginning = ""
+    if origin:
+        record = read_record(origin)
+        beginning = record.model_dump_json()
+        stages.done("weights", f"{init_from}, trained on {record.tokens:,} tokens")
     # Names carry a hash of what the result depends on: another corpus or recipe never meets an old folder.
     identity = fingerprint(books)
     data = f"{output}/data/{name}-{sha256((identity + recipe.data.model_dump_json()).encode())[:8]}"
@@ -86,9 +97,9 @@ def train_on_corpus(corpus: str, books: Sequence[BookReference], recipe: Recipe,
     train = prepared.manifest.splits["train"]
     stages.done("tokens", f"{train.tokens:,} for training, in {data}", prepared.reused)
 
-    run = f"{output}/runs/{recipe.name}-{name}-{sha256((identity + recipe.model_dump_json()).encode())[:8]}"
+    run = f"{output}/runs/{recipe.name}-{name}-{sha256((identity + recipe.model_dump_json() + beginning).encode())[:8]}"
     with live_line(stages.console, "training") as show:
-        result = train_run(recipe, data, run, watch=watch_training(show))
+        result = train_run(recipe, data, run, Options(init_from=origin), watch=watch_training(show))
     record = result.record
     judged = f", validation {record.validation_loss:.3f}" if record.validation_loss is not None else ""
     words = f"{record.step} steps in {clock(record.seconds)}, {record.tokens:,} tokens, loss {record.loss:.3f}{judged}"

@@ -48,7 +48,24 @@ SMALL = TINY.model_copy(
 )
 """A laptop, an hour: 10.2M parameters; quality is measured on it."""
 
-RECIPES = {recipe.name: recipe for recipe in (TINY, SMALL, GPT2_124M)}
+SMALL_TUNE = SMALL.model_copy(
+    update={
+        "name": "small-tune",
+        "optimizer": OptimizerConfig(name="muon", learning_rate=6e-4, matrix_learning_rate=2e-3),
+        "schedule": ScheduleConfig(warmup_steps=5, decay="linear"),
+        "training": SMALL.training.model_copy(
+            update={
+                "tokens_per_step": 4_096,
+                "sequences_per_microbatch": 8,
+                "seconds": 75,
+                "validation_every_steps": 25,
+            }
+        ),
+    }
+)
+"""A laptop, a minute or two: `small` once more, begun with trained weights, on books of one's own."""
+
+RECIPES = {recipe.name: recipe for recipe in (TINY, SMALL, SMALL_TUNE, GPT2_124M)}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import statistics
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from victorian.training.monitors import StepRecord, latest_records, read_records
 
 pytestmark = [pytest.mark.faults, pytest.mark.cluster, pytest.mark.timeout(900)]
 
-BOUND = 5e-3
-"""Nats a token by which a step's loss may differ when other workers share it: sums are taken in another order."""
+BOUND = 0.02
+"""Nats a token by which a step's loss may differ when other workers share it: sums are taken in another order, and
+400 steps of Muon make more of that (up to 0.0056 was seen). The losses of two batches differ by several times that."""
+AT_FIRST = 1e-4
+"""The same, in the first ten steps."""
 RECIPE = recipe_of(model={"dropout": 0.0}, training={"steps": 400})
 
 
@@ -28,9 +32,12 @@ def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_alike(place: Path, whole: Path) -> None:
     """The same batches at every step, and the same losses within the bound."""
-    ours, theirs = (read_records(open_storage(run)) for run in (place, whole))
-    assert [r.step for r in ours] == [r.step for r in theirs]
-    assert [r.loss for r in ours] == pytest.approx([r.loss for r in theirs], abs=BOUND)
+    ours, theirs = ({r.step: r.loss for r in read_records(open_storage(run))} for run in (place, whole))
+    assert list(ours) == list(theirs)
+    assert list(ours.values()) == pytest.approx(list(theirs.values()), abs=BOUND)
+    assert list(ours.values())[:10] == pytest.approx(list(theirs.values())[:10], abs=AT_FIRST)
+    apart = [abs(theirs[step] - theirs[step + 1]) for step in theirs if step + 1 in theirs]
+    assert statistics.median(apart) > 2 * BOUND  # another batch would be noticed
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (2, 1)])

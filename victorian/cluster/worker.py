@@ -81,14 +81,12 @@ class RayWorker:
         return [float(value) for value in tensor.tolist()]
 
     def notice(self) -> Notice:
-        info = ray.train.get_preemption_info()  # the same on every worker
-        stop = self.rank == 0 and self._is_told_to_stop()
-        if self.total([float(stop)])[0]:
-            return "stop"
-        if info is not None and info != self._told_of:
-            self._told_of = info
-            return "save"
-        return "none"
+        info = ray.train.get_preemption_info()
+        told = info is not None and info != self._told_of
+        self._told_of = info
+        # Workers hear of a loss one after the other, and must all save at the same step.
+        stop, save = self.total([float(self.rank == 0 and self._is_told_to_stop()), float(told)])
+        return "stop" if stop else "save" if save else "none"
 
     def _is_told_to_stop(self) -> bool:
         try:

@@ -23,14 +23,16 @@ def readable_bytes(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """3725 as 1 h 2 min, 72.4 as 1 min 12 s, 3.14159 as 3.1 s."""
+    """3725 as 1 h 2 min, 725 as 12 min, 72.4 as 1 min 12 s, 3.14159 as 3.1 s."""
     if seconds < 9.95:
         return f"{seconds:.1f} s" if seconds >= 0.05 or not seconds else "under 0.1 s"
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
+    if minutes < 10:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    if seconds < 3_570:
+        return f"{seconds / 60:.0f} min"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
 

@@ -1,10 +1,23 @@
-"""From a model to readers: `victorian generate`, `serve`, `app`, `ask`."""
+"""From a model to readers: `victorian generate`, `serve`, `app`, `ask`, `export`."""
+
+import sys
+from typing import Literal
 
 import tyro
 
 from victorian.command_line import Verbs, say
 from victorian.config import EngineConfig, SamplingParameters, ServiceConfig, service_url
 from victorian.errors import RequestError, ServiceError
+
+
+def _find(artifact: str) -> str:
+    """The model directory that is meant; says so if it is the package's own and was not asked for."""
+    from victorian.artifact import PRETRAINED, find_artifact
+
+    found = find_artifact(artifact)
+    if artifact != PRETRAINED and found == find_artifact(PRETRAINED):
+        print(f"victorian: nothing was trained in {artifact} yet: this is the package's own model", file=sys.stderr)
+    return found
 
 
 def serving_verbs() -> Verbs:
@@ -20,13 +33,14 @@ def serving_verbs() -> Verbs:
 
         Args:
             prompt: The beginning; an empty one begins a book.
-            artifact: A model directory, or a folder of runs, whose newest artifact is taken.
+            artifact: A model directory, or a folder of runs, whose newest artifact is taken. Where nothing was trained
+                yet, and as `pretrained`, it is the model that comes with this package.
         """
-        from victorian.artifact import find_artifact, read_artifact
+        from victorian.artifact import read_artifact
         from victorian.engine.engine import Engine
         from victorian.engine.request import Failed, TokenEvent
 
-        loaded = read_artifact(find_artifact(artifact))
+        loaded = read_artifact(_find(artifact))
         with Engine(loaded.model, loaded.encoding, engine) as running:
             request = running.request(prompt, sampling)
             print(prompt, end="", flush=True)
@@ -46,11 +60,10 @@ def serving_verbs() -> Verbs:
             host: Address to listen on; 0.0.0.0 lets other machines in, and nothing asks them for a key.
             port: Port to listen on.
         """
-        from victorian.artifact import find_artifact
         from victorian.cluster.session import session
         from victorian.demo import require_free_port, terminating_like_interrupt, wait_for_interrupt
 
-        found = service.model_copy(update={"artifact": find_artifact(service.artifact)})
+        found = service.model_copy(update={"artifact": _find(service.artifact)})
         require_free_port(host, port)
         with terminating_like_interrupt(), session():
             from victorian.cluster.serve import start, stop
@@ -95,4 +108,19 @@ def serving_verbs() -> Verbs:
                 print(piece, end="", flush=True)
             print()
 
-    return {"generate": generate, "serve": serve, "app": app, "ask": ask}
+    def export(artifact: tyro.conf.Positional[str], output: str, precision: Literal["bf16", "fp32"] = "bf16") -> None:
+        """Copy a model, with weights of another type: a directory to publish, half as large in bf16.
+
+        Args:
+            artifact: A model directory, or a folder of runs, whose newest artifact is taken.
+            output: Folder of the copy, here or under s3://.
+            precision: Type of the weights in the copy.
+        """
+        from victorian.artifact import find_artifact, read_artifact, write_artifact
+        from victorian.device import DTYPES
+
+        loaded = read_artifact(find_artifact(artifact))
+        write_artifact(output, loaded.model, loaded.recipe, loaded.record, DTYPES[precision])
+        say(f"{output} is ready")
+
+    return {"generate": generate, "serve": serve, "app": app, "ask": ask, "export": export}
