@@ -81,7 +81,10 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["recipe", "huge"], "no recipe is called 'huge'; there are tiny, small, small-tune, gpt2-124m"),
+        (
+            ["recipe", "huge"],
+            "no recipe is called 'huge'; there are tiny, small, small-tune, gpt2-124m, gpt2-124m-muon",
+        ),
         (["train", "--recipe", "huge"], "no recipe is called 'huge'"),
         (["recipe", "--model.heads", "7"], "256 channels cannot be shared by 7 heads"),
         (["recipe", "--model.dropout", "1.5"], "less than 1"),

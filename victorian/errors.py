@@ -8,6 +8,7 @@
     ├── DataError         shards that are missing, corrupt or of another vocabulary
     ├── TrainingError     a run that cannot start or go on
     │   ├── DivergedError     ... because its loss is no number, or far above what it was
+    │   ├── UnstoredError     ... because its checkpoints cannot be stored
     │   └── StoppedError      ... because it was told to stop; it can be gone on with
     ├── ArtifactError     a model directory that is missing, corrupt or of another vocabulary
     ├── RequestError      a generation request that cannot be served as asked
@@ -56,6 +57,10 @@ class DivergedError(TrainingError):
     def __init__(self, message: str, may_go_on: bool = False) -> None:
         super().__init__(message)
         self.may_go_on = may_go_on
+
+
+class UnstoredError(TrainingError):
+    """A checkpoint could not be stored, with patience: the last one that is whole is named."""
 
 
 class StoppedError(TrainingError):

@@ -1,6 +1,7 @@
 """Runs whose number of workers changes: between attempts, and while they run. Run by `make test-faults`."""
 
 import itertools
+import json
 import signal
 import statistics
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ import pytest
 
 from tests.cluster.conftest import Head
 from tests.cluster.killing import kill_node, run, second_node, send
-from tests.cluster.test_train_kills import flags, reached, recipe_of
+from tests.cluster.test_train_kills import assert_the_same, flags, reached, recipe_of
 from tests.conftest import train_plainly
 from victorian.storage import Storage, open_storage
 from victorian.training.monitors import StepRecord, latest_records, read_records
@@ -86,3 +87,39 @@ def test_workers_are_done_without_when_a_machine_is_lost_and_used_when_it_return
         ended = run(head, command, strike, seconds=600)
     assert seen == [2, 1, 2]
     assert ended.code == 143, ended.printed
+
+
+def test_a_machine_that_is_about_to_go_is_left_with_a_checkpoint(head: Head, toy_data: Path, tmp_path: Path) -> None:
+    rare = recipe_of(training={"steps": 4_000, "checkpoint_every_steps": 100_000})
+    whole = train_plainly(rare, toy_data, tmp_path / "whole").parent
+    storage = open_storage(tmp_path / "cut")
+    # Only a second node has so many CPUs: the worker is there.
+    command = ["train", "--data", str(toy_data), "--run", str(tmp_path / "cut"), "--cpus-per-worker=5", *flags(rare)]
+    with ExitStack() as nodes:
+        node = nodes.enter_context(second_node(head, cpus=5))
+        noticed = False
+
+        def strike(driver: object) -> bool:
+            nonlocal noticed
+            if not noticed:
+                give_notice(head)
+                noticed = True
+            if not reached(storage, 1):
+                return False
+            kill_node(node)
+            nodes.enter_context(second_node(head, cpus=5))
+            return True
+
+        ended = run(head, command, strike, lambda: last(storage) is not None, seconds=600)
+    assert ended.killed
+    assert ended.code == 0, ended.printed
+    assert_the_same(str(tmp_path / "cut"), whole)
+
+
+def give_notice(head: Head) -> None:
+    """Tell the cluster, as its autoscaler does, that the cloud will take the second node in two minutes."""
+    listed = head.run("ray", "list", "nodes", "--format=json", cwd=head.folder)
+    (second,) = [one for one in json.loads(listed.stdout) if one["state"] == "ALIVE" and not one["is_head_node"]]
+    reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=a test", "--deadline-remaining-seconds=120"]
+    told = head.run("ray", "drain-node", f"--node-id={second['node_id']}", *reason, cwd=head.folder)
+    assert told.returncode == 0, told.stderr

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.object_store import ObjectStore
 from tests.running_service import soon
+from victorian.errors import StorageError
 from victorian.storage import open_storage
 from victorian.training import cloudwatch, monitors
 from victorian.training.cloudwatch import BATCH, METRICS, NAMESPACE, CloudWatch
@@ -56,6 +57,26 @@ def test_the_journal_is_read_while_it_is_written_and_goes_on_after_an_interrupti
     again.step(record(3, loss=1.0))
     again.close()
     assert [(r.step, r.loss) for r in read_records(run)] == [(1, 4.9), (2, 4.8), (3, 1.0)]
+
+
+def test_records_that_a_full_disk_refused_are_written_when_there_is_room(tmp_path: Path) -> None:
+    run = open_storage(tmp_path)
+    journal = Journal(run)
+    journal.begin(0)
+    journal.step(record(1))
+    file, aside = tmp_path / "metrics.jsonl", tmp_path / "aside"
+    file.rename(aside)
+    file.symlink_to("/dev/full")
+    journal.step(record(2))
+    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
+        journal.flush()
+    file.unlink()
+    aside.rename(file)
+    with file.open("a") as half:
+        half.write('{"kind": "st')  # as much of a line as there was room for
+    journal.step(record(3))
+    assert [r.step for r in read_records(run)] == [1, 2, 3]
+    journal.close()
 
 
 def test_the_latest_records_of_a_long_run_are_found_without_reading_it_all(

@@ -63,7 +63,7 @@ def test_storage_that_stays_away_ends_with_the_last_good_checkpoint_named(tmp_pa
     attempts = Attempts(pauses=(0.0,))
     attempts.write(snapshot(4), open_storage(tmp_path / "4"))
     with pytest.raises(
-        TrainingError, match=r"step 5 could not be stored \(.*network is down\); the last whole .* step 4"
+        TrainingError, match=r"step 5 could not be stored \(.*network is down\); the last whole .* step 4: run"
     ):
         attempts.write(snapshot(5), Failing(tmp_path / "5", failures=9))
     assert not (tmp_path / "5" / STATE).exists()

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,13 +30,14 @@ from victorian.artifact import (
     read_record,
     write_artifact,
 )
+from victorian.cluster.fit import fit
 from victorian.cluster.session import own_errors
-from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_stop_flag
+from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_switchboard
 from victorian.config import EngineConfig, Recipe, SamplingParameters, differences, read_recipe
 from victorian.device import KEEP_FREED_MEMORY, cores, use_threads
 from victorian.engine.engine import Engine
 from victorian.engine.request import TokenEvent
-from victorian.errors import DivergedError, StoppedError, TrainingError
+from victorian.errors import DivergedError, StoppedError, StorageError, TrainingError, UnstoredError
 from victorian.model.gpt2 import GPT
 from victorian.storage import Storage, open_storage, sha256
 from victorian.tokens.bpe import Encoding, get_encoding
@@ -51,7 +53,6 @@ from victorian.training.tensorboard import TensorBoard
 
 DATA = "data.sha256"
 BEGINNING = "begun-from.sha256"
-FAILURE = "failure.txt"
 WATCH_SECONDS = 0.5
 WATCH_SECONDS_AFAR = 5.0
 """How often the driver looks at a run in an object store."""
@@ -100,7 +101,7 @@ def _work(arguments: dict[str, Any]) -> None:
 
     journal = Journal(run)
     # A run that goes on from a checkpoint finds the records of all steps before it.
-    worker = RayWorker(run.uri, arguments["stop"], journal.flush, partial(keep_best, run, record))
+    worker = RayWorker(run.uri, arguments["switchboard"], journal.flush, partial(keep_best, run, record))
     monitors: list[Monitor] = [journal, TensorBoard(run)]
     if arguments["cloudwatch"]:
         monitors.append(CloudWatch(run.uri.rstrip("/").rpartition("/")[2]))
@@ -113,11 +114,11 @@ def _work(arguments: dict[str, Any]) -> None:
     )
     try:
         trained = train(recipe, training, validation, worker, extras)
-    except DivergedError as error:
-        if error.may_go_on:
+    except (DivergedError, UnstoredError) as error:
+        if isinstance(error, DivergedError) and error.may_go_on:
             raise  # the next attempt leaves the batch out
         if worker.rank == 0:
-            run.write(FAILURE, str(error).encode())  # another attempt would come to the same end
+            ray.get(arguments["switchboard"].fail.remote(error))
         return
     if worker.rank == 0 and not trained.stopped:
         write_artifact(artifact_uri(run.uri), trained.model, recipe, record(trained.position))
@@ -165,34 +166,36 @@ def train_run(
     if is_whole(target):
         return TrainResult(target, read_record(target), read_records(storage), reused=True)
     _check_room(options)
-    storage.delete(FAILURE)
     storage.write(RECIPE, recipe.model_dump_json(indent=1).encode())
     for key, digest in identity.items():
         storage.write(key, digest.encode())
-    flag = new_stop_flag()
-    trainer = ray.train.torch.TorchTrainer(
-        _work,
-        train_loop_config={
-            "recipe": recipe.model_dump_json(),
-            "data": source.uri,
-            "run": storage.uri,
-            "init_from": options.init_from,
-            "cloudwatch": options.cloudwatch,
-            "stop": flag,
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(options.least_workers, options.workers) if options.least_workers else options.workers,  # type: ignore[arg-type]
-            use_gpu=options.use_gpu,
-            resources_per_worker={"CPU": options.cpus_per_worker},
-        ),
-        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the older class, without the last one
-            name=CHECKPOINTS,
-            storage_path=storage.uri,
-            failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=recipe.training.checkpoints_kept),
-            worker_runtime_env={"env_vars": {} if options.use_gpu else KEEP_FREED_MEMORY},
-        ),
-    )
+    switchboard = new_switchboard()
+
+    def new_trainer() -> ray.train.torch.TorchTrainer:
+        return ray.train.torch.TorchTrainer(
+            _work,
+            train_loop_config={
+                "recipe": recipe.model_dump_json(),
+                "data": source.uri,
+                "run": storage.uri,
+                "init_from": options.init_from,
+                "cloudwatch": options.cloudwatch,
+                "switchboard": switchboard,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=(options.least_workers, options.workers) if options.least_workers else options.workers,  # type: ignore[arg-type]
+                use_gpu=options.use_gpu,
+                resources_per_worker={"CPU": options.cpus_per_worker},
+            ),
+            run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the older class, without the last one
+                name=CHECKPOINTS,
+                storage_path=storage.uri,
+                failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=recipe.training.checkpoints_kept),
+                worker_runtime_env={"env_vars": {} if options.use_gpu else KEEP_FREED_MEMORY},
+            ),
+        )
+
     told = threading.Event()
     pause = WATCH_SECONDS if storage.local_path(RECIPE) else WATCH_SECONDS_AFAR
     looked = 0.0
@@ -201,21 +204,32 @@ def train_run(
         nonlocal looked
         if stop and stop.is_set() and not told.is_set():
             told.set()
-            flag.set.remote()
+            switchboard.stop.remote()
         if time.monotonic() - looked >= pause:
             _tell(storage, watch)
             looked = time.monotonic()
 
-    with own_errors():
-        _fit(trainer, meanwhile)
+    try:
+        with own_errors():
+            fit(new_trainer, storage, switchboard, options.max_failures, meanwhile)
+    except Exception:
+        _raise_failure(switchboard)  # it says more than what came of it
+        raise
+    if not is_whole(target):
+        _raise_failure(switchboard)
     _tell(storage, watch)
     records = read_records(storage)
-    if storage.exists(FAILURE):
-        raise DivergedError(storage.read(FAILURE).decode())
     if told.is_set() and not is_whole(target):
         step = records[-1].step if records else 0
         raise StoppedError(f"stopped after step {step} with a checkpoint in {run}: the same command goes on")
     return TrainResult(target, read_record(target), records, reused=False)
+
+
+def _raise_failure(switchboard: Any) -> None:
+    """Raise what the worker of rank 0 told about the end of the run, if it told anything."""
+    failure: TrainingError | None = ray.get(switchboard.failure.remote())
+    if failure:
+        raise failure
 
 
 def _beginning(recipe: Recipe, origin: str | None) -> str:
@@ -268,30 +282,11 @@ def _check_run(storage: Storage, recipe: Recipe, identity: dict[str, str], run: 
         raise TrainingError(f"{run} holds a run of another recipe ({'; '.join(changed)}): give this one another name")
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer, meanwhile: Callable[[], None]) -> None:
-    """Run the trainer, and call `meanwhile` now and then.
-
-    `fit` runs in a thread of its own: in the main one it would take Ctrl-C for itself, and never give it back.
-    """
-    failures: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # raised again below, in the caller's thread
-            failures.append(error)
-
-    thread = threading.Thread(target=fit, name="fit", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(WATCH_SECONDS)
-        meanwhile()
-    if failures:
-        raise failures[0]
-
-
 def _tell(run: Storage, watch: Callable[[StepRecord], None]) -> None:
     """Tell `watch` of the latest step: the workers write it to a file, since Ray's reports are too slow for it."""
-    if records := latest_records(run):
+    records: list[StepRecord] = []
+    with suppress(StorageError):  # the workers have more patience, and say what is wrong
+        records = latest_records(run)
+    if records:
         judged = [record.validation_loss for record in records if record.validation_loss is not None]
         watch(records[-1].model_copy(update={"validation_loss": judged[-1] if judged else None}))

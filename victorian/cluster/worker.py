@@ -14,6 +14,7 @@ from ray.train import CheckpointUploadMode
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
+from victorian.errors import TrainingError
 from victorian.storage import Storage, open_storage
 from victorian.training.checkpoint import Snapshot
 from victorian.training.saving import Attempts
@@ -24,24 +25,42 @@ CHECKPOINTS = "ray"
 
 
 @ray.remote(num_cpus=0)
-class StopFlag:
-    """How a driver tells a run to stop: rank 0 waits for it in a thread."""
+class Switchboard:
+    """What a driver and the worker of rank 0 tell each other while a run lasts, whatever becomes of its storage."""
 
     def __init__(self) -> None:
-        self._told = threading.Event()
+        self._stop = False
+        self._stored = 0
+        self._failure: TrainingError | None = None
 
-    def set(self) -> None:
-        self._told.set()
+    def stop(self) -> None:
+        """The run is to end with a checkpoint."""
+        self._stop = True
 
-    def is_set(self) -> bool:
-        return self._told.is_set()
+    def stopped(self) -> bool:
+        return self._stop
+
+    def store(self, step: int) -> None:
+        """The checkpoint of a step is whole."""
+        self._stored = step
+
+    def stored(self) -> int:
+        """Step of the last whole checkpoint; 0 if there is none."""
+        return self._stored
+
+    def fail(self, error: TrainingError) -> None:
+        """The run has ended with an error that another attempt would end with as well."""
+        self._failure = error
+
+    def failure(self) -> TrainingError | None:
+        return self._failure
 
 
-def new_stop_flag() -> Any:
-    """A flag on the driver's own machine: others may be lost."""
+def new_switchboard() -> Any:
+    """One on the driver's own machine: others may be lost."""
     here = ray.get_runtime_context().get_node_id()
     where = NodeAffinitySchedulingStrategy(here, soft=True)
-    return StopFlag.options(scheduling_strategy=where).remote()  # type: ignore[attr-defined]  # Ray's decorator adds it
+    return Switchboard.options(scheduling_strategy=where).remote()  # type: ignore[attr-defined]  # Ray's decorator adds it
 
 
 class RayWorker:
@@ -49,25 +68,29 @@ class RayWorker:
 
     Args:
         run: the run's folder.
-        stop: raised by the driver when the run is to end.
+        switchboard: where the driver says that the run is to end.
         before: called before a checkpoint is written.
         keep: called with every snapshot that is stored.
     """
 
-    def __init__(self, run: str, stop: Any, before: Callable[[], None], keep: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self, run: str, switchboard: Any, before: Callable[[], None], keep: Callable[[Snapshot], None]
+    ) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
         self._run = run
-        self._stop = stop
-        self._keep = keep
+        self._switchboard = switchboard
         self._stored = threading.Event()
         self._stored.set()
         self._failure: BaseException | None = None
         self._told_of: object = None
         resumed = self.restored()
-        self._attempts = Attempts(int(resumed.uri.rpartition("-")[2]) if resumed else 0, before)
+        at = int(resumed.uri.rpartition("-")[2]) if resumed else 0
+        self._attempts = Attempts(at, before, keep)
+        if self.rank == 0:
+            switchboard.store.remote(at)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         wrapped: nn.Module = ray.train.torch.prepare_model(model)
@@ -90,7 +113,7 @@ class RayWorker:
 
     def _is_told_to_stop(self) -> bool:
         try:
-            return bool(ray.get(self._stop.is_set.remote()))
+            return bool(ray.get(self._switchboard.stopped.remote()))
         except ray.exceptions.RayActorError:
             return False  # it went with the driver's machine, and the driver will be missed soon enough
 
@@ -122,7 +145,7 @@ class RayWorker:
     def _store(self, snapshot: Snapshot, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         try:
             self._attempts.write(snapshot, self._place(name))
-            self._keep(snapshot)
+            self._switchboard.store.remote(snapshot.position.step)
         except BaseException as error:
             self._failure = error
             raise

@@ -1,9 +1,9 @@
 """The record of a run: one JSON object a line, a line a step, and whoever else is told of every step."""
 
 import contextlib
-import io
 import os
 import threading
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import ValidationError
@@ -78,58 +78,64 @@ class Monitor(Protocol):
 class Journal:
     """The records of a run in its folder. Those after the step that a run goes on from are cut off first.
 
-    On local disks lines are appended; in an object store the whole is written anew now and then, by a thread.
+    On local disks lines are appended; in an object store the whole is written anew now and then, by a thread. Storage
+    that fails meanwhile is tried again with what came since: a checkpoint, which matters more, tells of it.
     """
 
     def __init__(self, run: Storage) -> None:
         self._run = run
-        self._text = io.StringIO()
-        self._file: io.TextIOBase | None = None
+        self._here: Path | None = None
+        self._stored = 0
+        self._waiting = bytearray()  # all of it, where the whole is written anew
+        self._storing = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self, step: int) -> None:
         kept = [record for record in read_records(self._run) if record.step <= step]
-        text = "".join(f"{record.model_dump_json()}\n" for record in kept)
-        self._run.write(METRICS, text.encode())
-        path = self._run.local_path(METRICS)
-        if path:
-            try:
-                self._file = path.open("a", buffering=1)
-            except OSError as error:
-                raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        self._waiting.extend("".join(f"{record.model_dump_json()}\n" for record in kept).encode())
+        self._run.write(METRICS, bytes(self._waiting))
+        self._here = self._run.local_path(METRICS)
+        if self._here:
+            self._stored = len(self._waiting)
+            self._waiting.clear()
         else:
-            self._text.write(text)
             self._thread = threading.Thread(target=self._upload_now_and_then, name="journal", daemon=True)
             self._thread.start()
 
     def step(self, record: StepRecord) -> None:
-        line = record.model_dump_json() + "\n"
-        if self._file:
-            try:
-                self._file.write(line)
-            except OSError as error:
-                raise StorageError(f"cannot write {self._run.uri}/{METRICS}: {error.strerror}") from error
-        else:
-            self._text.write(line)
+        self._waiting.extend(f"{record.model_dump_json()}\n".encode())
+        if self._here:
+            with contextlib.suppress(StorageError):
+                self.flush()
 
     def flush(self) -> None:
         """Store what was told so far; StorageError if that cannot be done."""
-        if self._thread:
-            self._run.write(METRICS, self._text.getvalue().encode())
+        with self._storing:
+            waiting = bytes(self._waiting)
+            if self._here is None:
+                self._run.write(METRICS, waiting)
+                return
+            try:
+                with self._here.open("r+b") as file:
+                    file.truncate(self._stored)  # what an append that failed left
+                    file.seek(self._stored)
+                    file.write(waiting)
+            except OSError as error:
+                raise StorageError(f"cannot write {self._here}: {error.strerror}") from error
+            self._stored += len(waiting)
+            del self._waiting[: len(waiting)]
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
         if self._thread:
             self._closed.set()
             self._thread.join()
-            self.flush()
             self._thread = None
+        self.flush()
 
     def _upload_now_and_then(self) -> None:
         while not self._closed.wait(UPLOAD_SECONDS):
-            with contextlib.suppress(StorageError):  # a checkpoint, which matters more, tells of storage that is gone
+            with contextlib.suppress(StorageError):
                 self.flush()
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from victorian.errors import StorageError, TrainingError
+from victorian.errors import StorageError, UnstoredError
 from victorian.storage import Storage
 from victorian.training.checkpoint import Snapshot
 
@@ -49,37 +49,45 @@ class Attempts:
     Args:
         resumed_at: step of the checkpoint that the run goes on from.
         before: called before each is written: what must be stored by then.
+        after: called with each that was written, for what else is to be stored of it.
     """
 
     def __init__(
         self,
         resumed_at: int = 0,
         before: Callable[[], None] = lambda: None,
+        after: Callable[[Snapshot], None] = lambda _: None,
         pauses: tuple[float, ...] = PAUSES,
     ) -> None:
         self._last = resumed_at
         self._before = before
+        self._after = after
         self._pauses = pauses
 
     def write(self, snapshot: Snapshot, storage: Storage) -> None:
         """Write a snapshot.
 
         Raises:
-            TrainingError: if storage fails again and again, naming the last checkpoint that is whole.
+            UnstoredError: if storage fails again and again, naming the last checkpoint that is whole.
         """
         step = snapshot.position.step
         for pause in (*self._pauses, None):
             try:
                 self._before()
                 snapshot.write(storage)
+                self._after(snapshot)
             except StorageError as error:
                 if pause is None:
-                    last = f"the last whole one is of step {self._last}" if self._last else "there is none before it"
-                    raise TrainingError(
-                        f"the checkpoint of step {step} could not be stored ({error}); {last}: "
-                        "run the same command again when the storage answers"
-                    ) from error
+                    raise unstored(f"the checkpoint of step {step}", error, self._last) from error
                 time.sleep(pause)
             else:
                 self._last = step
                 return
+
+
+def unstored(what: str, error: StorageError, last: int) -> UnstoredError:
+    """The error for what could not be stored with all patience; `last` is the step of the last whole checkpoint."""
+    left = f"the last whole checkpoint is of step {last}" if last else "there is no whole checkpoint yet"
+    return UnstoredError(
+        f"{what} could not be stored ({error}); {left}: run the same command again when the storage answers"
+    )

@@ -1,5 +1,6 @@
 """A run in TensorBoard: curves of every step, and what the model wrote after each look at the validation loss."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -46,7 +47,14 @@ class TensorBoard:
         self._writer = SummaryWriter(str(here), purge_step=step + 1)
 
     def step(self, record: StepRecord) -> None:
-        assert self._writer
+        try:
+            self._write(record)
+        except OSError:  # a full disk, on which the journal and the checkpoints have more patience
+            self._writer = None
+
+    def _write(self, record: StepRecord) -> None:
+        if not self._writer:
+            return
         values = record.model_dump()
         for curve, field in CURVES.items():
             if values[field] is not None:
@@ -58,7 +66,8 @@ class TensorBoard:
 
     def close(self) -> None:
         if self._writer:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
             self._upload()
         if self._folder:
             self._folder.cleanup()
