@@ -100,6 +100,7 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["recipe", "--training.seed", "3", "small"], "name the recipe before its flags"),
         (["demo", "--training.tokens-per-step", "1000"], "not whole windows of 512"),
         (["demo", "--from-scratch", "--training.tokens-per-step", "1000"], "not whole windows of 256"),
+        (["demo", "--recipe", "tiny"], "another shape than the recipe tiny (layers: 4, not 6;"),
         (["demo", "--port", "8123", "--app-port", "8123"], "cannot share port 8123"),
         (["app", "--port", "99999"], "expected a port from 0 to 65535"),
         (["sing"], "Unrecognized options: sing"),

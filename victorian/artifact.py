@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from victorian import __version__
 from victorian.config import ModelConfig, Recipe, SamplingParameters, Section, differences, first_problem, read_recipe
-from victorian.errors import ArtifactError, StorageError
+from victorian.errors import ArtifactError, StorageError, TrainingError
 from victorian.model.gpt2 import GPT
 from victorian.model.huggingface import from_config, from_hugging_face, to_config, to_hugging_face
 from victorian.storage import open_storage, read_verified, sha256
@@ -157,6 +157,20 @@ def read_artifact(uri: str) -> Artifact:
         model = GPT(shape)
     model.load_state_dict(from_hugging_face(weights, model.state_dict()), assign=True)
     return Artifact(uri, model.float().eval().requires_grad_(False), get_encoding(recipe.tokens.ranks), recipe, record)
+
+
+def check_beginning(recipe: Recipe, origin: str) -> None:
+    """TrainingError if a run of this recipe cannot begin with the weights of the artifact at `origin`."""
+    theirs = read_artifact_recipe(origin)
+    dropout = {"dropout": recipe.model.dropout}  # not a property of weights
+    changed = differences(recipe.model, theirs.model.model_copy(update=dropout))
+    if recipe.tokens.ranks != theirs.tokens.ranks:
+        changed.append(f"tokens.ranks: {recipe.tokens.ranks}, not {theirs.tokens.ranks}")
+    if changed:
+        raise TrainingError(
+            f"the model in {origin} has another shape than the recipe {recipe.name} ({'; '.join(changed)}): "
+            f"train from scratch, or with a recipe of its shape ({theirs.name})"
+        )
 
 
 def find_artifact(uri: str) -> str:

@@ -18,7 +18,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from victorian.artifact import artifact_uri, find_artifact, read_record
+from victorian.artifact import artifact_uri, check_beginning, find_artifact, read_record
 from victorian.client import Client
 from victorian.cluster.session import session
 from victorian.config import Recipe, SamplingParameters, ServiceConfig
@@ -51,6 +51,8 @@ def demo(corpus: str, recipe: Recipe, output: str, init_from: str | None, once: 
         raise ServiceError(f"service and page cannot share port {port}: choose another --app-port")
     for wanted in [port] if once else [port, app_port]:
         require_free_port(HOST, wanted)
+    if init_from:
+        check_beginning(recipe, find_artifact(init_from))
     books = find_books(corpus, recipe.selection.missing_texts).books
     stages.done("corpus", f"{len(books)} books" + (" of our own pastiche" if corpus == SAMPLE else ""))
     with terminating_like_interrupt(), session():

@@ -23,10 +23,10 @@ from victorian.artifact import (
     RECORD,
     TrainingRecord,
     artifact_uri,
+    check_beginning,
     is_whole,
     new_record,
     read_artifact,
-    read_artifact_recipe,
     read_record,
     write_artifact,
 )
@@ -236,13 +236,7 @@ def _beginning(recipe: Recipe, origin: str | None) -> str:
     """What identifies the weights that a run begins with; TrainingError if they do not fit its recipe."""
     if origin is None:
         return "nothing"
-    theirs = read_artifact_recipe(origin)
-    dropout = {"dropout": recipe.model.dropout}  # not a property of weights
-    changed = differences(recipe.model, theirs.model.model_copy(update=dropout))
-    if recipe.tokens.ranks != theirs.tokens.ranks:
-        changed.append(f"tokens.ranks: {recipe.tokens.ranks}, not {theirs.tokens.ranks}")
-    if changed:
-        raise TrainingError(f"the model in {origin} has another shape than the recipe ({'; '.join(changed)})")
+    check_beginning(recipe, origin)
     return sha256(open_storage(origin).read(RECORD))
 
 
