@@ -23,12 +23,6 @@ BOUND = 0.02
 400 steps of Muon make more of that (up to 0.0056 was seen). The losses of two batches differ by several times that."""
 AT_FIRST = 1e-4
 """The same, in the first ten steps."""
-RECIPE = recipe_of(model={"dropout": 0.0}, training={"steps": 400})
-
-
-@pytest.fixture(scope="module")
-def whole(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_plainly(RECIPE, toy_data, tmp_path_factory.mktemp("whole")).parent
 
 
 def assert_alike(place: Path, whole: Path) -> None:
@@ -41,18 +35,21 @@ def assert_alike(place: Path, whole: Path) -> None:
     assert statistics.median(apart) > 2 * BOUND  # another batch would be noticed
 
 
-@pytest.mark.parametrize("sizes", [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("precision", "sizes"), [("fp32", (1, 2)), ("fp32", (2, 1)), ("bf16", (1, 2))])
 def test_another_number_of_workers_goes_on_with_the_same_batches(
-    head: Head, toy_data: Path, whole: Path, tmp_path: Path, sizes: tuple[int, int]
+    head: Head, toy_data: Path, tmp_path: Path, precision: str, sizes: tuple[int, int]
 ) -> None:
-    storage = open_storage(tmp_path)
-    command = ["train", "--data", str(toy_data), "--run", str(tmp_path), *flags(RECIPE)]
+    recipe = recipe_of(model={"dropout": 0.0}, training={"steps": 400, "precision_cpu": precision})
+    whole = train_plainly(recipe, toy_data, tmp_path / "whole").parent
+    place = tmp_path / "cut"
+    storage = open_storage(place)
+    command = ["train", "--data", str(toy_data), "--run", str(place), *flags(recipe)]
     stopped = run(head, [*command, f"--workers={sizes[0]}"], send(signal.SIGTERM), lambda: reached(storage, 100))
     assert stopped.code == 143, stopped.printed
     ended = run(head, [*command, f"--workers={sizes[1]}"])
     assert ended.code == 0, ended.printed
     assert [size for size, _ in itertools.groupby(r.workers for r in read_records(storage))] == list(sizes)
-    assert_alike(tmp_path, whole)
+    assert_alike(place, whole)
 
 
 def last(storage: Storage) -> StepRecord | None:
