@@ -5,7 +5,6 @@ compared take turns, and their ratio is taken round by round, since a busy machi
 """
 
 import multiprocessing
-import os
 import platform
 import statistics
 import subprocess
@@ -65,17 +64,6 @@ def alone(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What a module's function returns when called in a new process: no imports, threads or caches in common."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
-
-
-def alone_in(environment: Mapping[str, str], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same in a process that starts with some variables more."""
-    before = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        return alone(function, *args, **kwargs)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def command() -> str:

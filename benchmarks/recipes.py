@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from measure import alone_in, note, print_header, print_machine, print_row, spread
+from measure import alone, note, print_header, print_machine, print_row, spread
 
 from victorian.config import Recipe
-from victorian.device import KEEP_FREED_MEMORY, use_threads
+from victorian.device import use_threads
 from victorian.recipes import GPT2_124M, find_recipe
 from victorian.storage import open_storage
 from victorian.tokens.manifest import read_manifest
@@ -95,7 +95,7 @@ class Ledger:
             ):
                 return done.loss
         note(f"{self._recipe}, {side}, learning rate {rate:g}, {steps} steps, seed {seed}")
-        loss = alone_in(KEEP_FREED_MEMORY, run, value, self._data, steps, seed)
+        loss = alone(run, value, self._data, steps, seed)
         result = Result(side, self._recipe, steps, seed, rate, loss)
         self._done.append(result)
         with self._path.open("a") as file:

@@ -2,11 +2,10 @@
 
 Peers: `GPT2LMHeadModel` with its own loss and `torch.optim.AdamW`, eager, in float32 and under bfloat16 autocast, on
 random weights and random tokens of batch 2 x 512, no dropout on any side, as this CPU's fused attention refuses it.
-Ours is `training/loop.py` with the recipe `gpt2-124m` at that batch, as it is and with `--training.compile on`, in
-the environment that `victorian train` gives its workers; the peers have the one that a plain script has. Every run is
-a process of its own, in turns; a figure is tokens a second of the median step after the first few, forward, backward
-and optimizer. Beside it stands the share of the best product this CPU does in that type (MFU): model FLOPs as in
-`training/plan.py`, products of 2048 x 2048 matrices as the peak.
+Ours is `training/loop.py` with the recipe `gpt2-124m` at that batch, as it is and with `--training.compile on`. Every
+run is a process of its own, in turns; a figure is tokens a second of the median step after the first few, forward,
+backward and optimizer. Beside it stands the share of the best product this CPU does in that type (MFU): model FLOPs as
+in `training/plan.py`, products of 2048 x 2048 matrices as the peak.
 
     .venv/bin/python benchmarks/training_speed.py [--steps 8] [--runs 3]
 """
@@ -21,10 +20,10 @@ from time import perf_counter
 import numpy as np
 import torch
 import tyro
-from measure import alone, alone_in, in_turns, print_header, print_machine, print_row, ratios, spread
+from measure import alone, in_turns, print_header, print_machine, print_row, ratios, spread
 
 from victorian.config import Recipe
-from victorian.device import DTYPES, KEEP_FREED_MEMORY, measured_flops, use_threads
+from victorian.device import DTYPES, measured_flops, use_threads
 from victorian.model.huggingface import to_config
 from victorian.recipes import GPT2_124M
 from victorian.storage import open_storage
@@ -115,8 +114,8 @@ def main(steps: int = 8, runs: int = 3) -> None:
     sides = {
         THEIRS_FP32: partial(alone, run_theirs, "fp32", steps),
         THEIRS_BF16: partial(alone, run_theirs, "bf16", steps),
-        OURS: partial(alone_in, KEEP_FREED_MEMORY, run_ours, False, steps),
-        COMPILED: partial(alone_in, KEEP_FREED_MEMORY, run_ours, True, steps),
+        OURS: partial(alone, run_ours, False, steps),
+        COMPILED: partial(alone, run_ours, True, steps),
     }
     found = in_turns(sides, runs)
     speeds = {side: [run.tokens_per_second for run in all_of_them] for side, all_of_them in found.items()}

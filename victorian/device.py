@@ -3,7 +3,9 @@
 Everything is a function called when a worker or an engine starts; nothing is decided at import.
 """
 
+import ctypes
 import os
+import platform
 import resource
 import sys
 from time import perf_counter
@@ -116,15 +118,19 @@ def use_fast_products(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""Environment in which a process that trains on a CPU keeps what it frees for the next step.
+def keep_freed_memory(device: torch.device) -> None:
+    """Have a process that trains on a CPU keep what it frees for its next step, where glibc is its C library.
 
-By default glibc gives large blocks back at once, and the system clears their pages again whenever they are wanted
-(docs/benchmarks.md). Read when a process starts, and by glibc alone."""
+    By default glibc gives large blocks back at once, and the system clears their pages again whenever they are wanted,
+    which costs a third of a step of GPT-2's 124M (docs/benchmarks.md).
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt  # parameters as in glibc's malloc.h
+        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 256 * 2**20)):
+            mallopt(parameter, value)
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def cores() -> int:

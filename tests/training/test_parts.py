@@ -1,6 +1,9 @@
 """Schedule, optimizer and evaluation, each against its definition."""
 
 import math
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,23 @@ def test_the_units_of_a_score() -> None:
     assert score.loss == pytest.approx(4 * math.log(2))
     assert score.bits_per_byte(400) == pytest.approx(2.0)
     assert score.word_perplexity(100) == pytest.approx(256.0)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps or frees as it likes")
+def test_what_training_on_a_cpu_frees_stays_with_the_process() -> None:
+    script = """
+import psutil, torch
+from victorian.device import keep_freed_memory
+held = lambda: psutil.Process().memory_info().rss / 2**20
+for keeps in (False, True):
+    if keeps:
+        keep_freed_memory(torch.device("cpu"))
+    before = held()
+    block = torch.ones(100 * 2**18)  # 100 MiB
+    del block
+    print(round(held() - before))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    given_back, kept = map(int, done.stdout.split())
+    assert given_back < 10
+    assert kept > 90

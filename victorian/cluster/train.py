@@ -34,7 +34,7 @@ from victorian.cluster.fit import fit
 from victorian.cluster.session import own_errors
 from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_switchboard
 from victorian.config import EngineConfig, Recipe, SamplingParameters, differences, read_recipe
-from victorian.device import KEEP_FREED_MEMORY, cores, use_threads
+from victorian.device import cores, use_threads
 from victorian.engine.engine import Engine
 from victorian.engine.request import TokenEvent
 from victorian.errors import DivergedError, StoppedError, StorageError, TrainingError, UnstoredError
@@ -187,12 +187,11 @@ def train_run(
                 use_gpu=options.use_gpu,
                 resources_per_worker={"CPU": options.cpus_per_worker},
             ),
-            run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the older class, without the last one
+            run_config=ray.train.RunConfig(
                 name=CHECKPOINTS,
                 storage_path=storage.uri,
                 failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=recipe.training.checkpoints_kept),
-                worker_runtime_env={"env_vars": {} if options.use_gpu else KEEP_FREED_MEMORY},
             ),
         )
 

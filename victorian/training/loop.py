@@ -18,6 +18,7 @@ from victorian.config import Recipe, TrainingConfig
 from victorian.device import (
     compiles,
     is_out_of_memory,
+    keep_freed_memory,
     memory_in_use,
     memory_of_device,
     peak_flops,
@@ -203,6 +204,7 @@ def train(
 def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Position]:
     """The model and its optimizer on the worker's device, as the latest checkpoint or the initial weights have them."""
     use_fast_products(worker.device)
+    keep_freed_memory(worker.device)
     check_memory(recipe, memory_of_device(worker.device), *_computing(recipe, worker.device))
     model = GPT(recipe.model)
     if extras.initial is None:
