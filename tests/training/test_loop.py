@@ -106,13 +106,14 @@ def test_it_learns(toy_data: Path, tmp_path: Path) -> None:
     ("precision", "optimizer", "dies_at"),
     [
         ("fp32", "adamw", 4), ("fp32", "adamw", 8), ("fp32", "muon", 4), ("fp32", "muon", 8),
-        ("bf16", "muon", 4), ("fp16", "adamw", 8),
+        ("bf16", "muon", 4), ("fp16", "adamw", 4),
     ],
 )  # fmt: skip
 def test_a_run_that_was_killed_goes_on_bit_for_bit(
     toy_data: Path, tmp_path: Path, precision: str, optimizer: str, dies_at: int
 ) -> None:
-    recipe = changed(optimizer={"name": optimizer}, training={"precision_cpu": precision})
+    less = {"steps": 6, "tokens_per_step": 128} if precision == "fp16" else {}  # which CPUs multiply slowly
+    recipe = changed(optimizer={"name": optimizer}, training={"precision_cpu": precision} | less)
     whole = run(recipe, toy_data, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(recipe, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", dies_at))
