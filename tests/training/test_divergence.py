@@ -35,13 +35,13 @@ def run(recipe: Recipe, data: Path, folder: Path) -> Trained:
 def poisoned(toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """Makes the loss of one batch leap; gives that batch."""
     bad, _ = Batches(split(toy_data, "train"), TOY.model.context, TOY.sequences_per_step, TOY.training.seed).batch(BAD)
-    honest = loop._step
+    honest = loop.take_step
 
     def step(wrapped, trainee, batch):  # type: ignore[no-untyped-def]
         loss, norm = honest(wrapped, trainee, batch)
         return (loss + 50 if torch.equal(batch[0], bad) else loss), norm
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "take_step", step)
     return bad
 
 

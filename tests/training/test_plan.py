@@ -91,7 +91,7 @@ def test_memory_that_runs_out_in_a_step_is_told_with_a_number_that_fits(
         torch.empty(2**60)  # the allocator's own words
         raise AssertionError
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "take_step", step)
     with pytest.raises(TrainingError, match=r"4 windows of 64 tokens .*; use --training\.sequences-per-microbatch 3"):
         train(TOY, split(toy_data, "train"), None, LocalWorker(tmp_path))
 

@@ -6,13 +6,12 @@ its dropout depend on (seed, step, rank) alone, so a run by steps that was inter
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
-from torch import nn
 
 from victorian.config import Recipe, TrainingConfig
 from victorian.device import (
@@ -38,7 +37,10 @@ from victorian.training.optimizer import Optimizer
 from victorian.training.plan import check_memory, flops_per_token, too_large
 from victorian.training.precision import Precision
 from victorian.training.schedule import rate_factor
-from victorian.training.worker import Worker
+from victorian.training.step import take_step
+from victorian.training.worker import Notice, Worker
+
+T = TypeVar("T")
 
 NOTICE_SECONDS = 1.0
 """How often, in seconds of training, a run asks what it was told from outside."""
@@ -99,106 +101,153 @@ def train(
             a checkpoint cannot be stored, or the loss diverges.
     """
     check_split(recipe, worker.world_size)
-    extras = extras or Extras()
-    trouble = extras.trouble or Trouble()
-    config = recipe.training
-    trainee, position = _begin(recipe, worker, extras)
-    wrapped = worker.wrap(trainee.model)
-    batches = Batches(training, recipe.model.context, recipe.sequences_per_step, config.seed)
-    judge = Batches(validation, recipe.model.context, 1, config.seed) if validation else None
-    monitors = extras.monitors if worker.rank == 0 else ()
-    for monitor in monitors:
-        monitor.begin(position.step)
+    return _Run(recipe, training, validation, worker, extras or Extras()).finish()
 
-    def share(step: int) -> Batch:
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self, recipe: Recipe, training: TokenStream, validation: TokenStream | None, worker: Worker, extras: Extras
+    ) -> None:
+        context, seed = recipe.model.context, recipe.training.seed
+        self._recipe, self._config = recipe, recipe.training
+        self._worker, self._extras = worker, extras
+        self._trouble = extras.trouble or Trouble()
+        self._trainee, self._position = _begin(recipe, worker, extras)
+        self._wrapped = worker.wrap(self._trainee.model)
+        self._batches = Batches(training, context, recipe.sequences_per_step, seed)
+        self._judge = Batches(validation, context, 1, seed) if validation else None
+        self._monitors = extras.monitors if worker.rank == 0 else ()
+        self._peak = peak_flops(worker.device, training_dtype(self._config, worker.device)) if self._monitors else None
+        self._asked_at = self._inside = 0.0
+        self._began = time.perf_counter()
+
+    def finish(self) -> Trained:
+        """Take steps until the budget is spent, or the worker is told to stop."""
+        for monitor in self._monitors:
+            monitor.begin(self._position.step)
+        self._trainee.model.train()
+        notice, checkpoint_wait = "none", 0.0
+        self._began = time.perf_counter()
+        with Prefetcher(self._share, self._position.step, self._extras.batches_ahead) as ready:
+            while self._spent < 1.0 and notice != "stop":
+                factor = rate_factor(self._recipe.schedule, self._position.step, self._spent)
+                rate = self._trainee.optimizer.scale_rates(factor)
+                batch, data_wait = _timed(ready.next)
+                (loss_here, norm), seconds = _timed(partial(self._compute, batch))
+                loss = self._advance(batch, loss_here, norm, seconds)
+                looked = self._look()
+                notice = self._ask()
+                if self._monitors:
+                    waits = {"data_wait": round(data_wait, 6), "checkpoint_wait": round(checkpoint_wait, 6)}
+                    self._tell(looked, norm, seconds, loss=loss, learning_rate=rate, **waits)
+                # After the record: whoever goes on from the checkpoint finds it.
+                _, checkpoint_wait = _timed(partial(self._save, notice != "none"))
+        self._worker.settle()
+        for monitor in self._monitors:
+            monitor.close()
+        self._trainee.model.eval()
+        return Trained(self._trainee.model, self._position, stopped=self._spent < 1.0)
+
+    @property
+    def _spent(self) -> float:
+        """Share of the budget that is spent. Seconds are the workers' mean, so that all of them stop together."""
+        if self._config.steps is not None:
+            return self._position.step / self._config.steps
+        assert self._config.seconds is not None
+        return self._position.seconds / self._config.seconds
+
+    def _is_due(self, every: int) -> bool:
+        return self._position.step % every == 0 or self._spent >= 1.0
+
+    def _share(self, step: int) -> Batch:
         # Runs in the prefetcher's thread: what a device wants of a batch before it is copied belongs here.
-        return batches.batch(trouble.batch_index(step), worker.rank, worker.world_size)
+        return self._batches.batch(self._trouble.batch_index(step), self._worker.rank, self._worker.world_size)
 
-    peak = peak_flops(worker.device, training_dtype(config, worker.device)) if monitors else None
-    began = time.perf_counter()
-    inside = asked_at = waited = 0.0
-    notice = "none"
-    trainee.model.train()
-    with Prefetcher(share, position.step, extras.batches_ahead) as ready:
-        while (spent := _spent(config, position)) < 1.0 and notice != "stop":
-            step = position.step
-            rate = trainee.optimizer.scale_rates(rate_factor(recipe.schedule, step, spent))
-            asked = time.perf_counter()
-            batch = ready.next()
-            start = time.perf_counter()
-            # Dropout is a function of (seed, step, rank), which is what makes resuming exact.
-            torch.manual_seed(((config.seed * 1_000_003 + step) * 1_009 + worker.rank) % 2**63)
-            try:
-                loss_here, norm = _step(wrapped, trainee, batch)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                available = memory_of_device(worker.device)
-                raise too_large(recipe, available, *_computing(recipe, worker.device)) from error
-            seconds = time.perf_counter() - start
-            inside += seconds
+    def _compute(self, batch: Batch) -> tuple[float, float]:
+        """Forward, backward and optimizer: this worker's loss, and the norm of everybody's gradient."""
+        # Dropout is a function of (seed, step, rank), which is what makes resuming exact.
+        place = (self._config.seed * 1_000_003 + self._position.step) * 1_009 + self._worker.rank
+        torch.manual_seed(place % 2**63)
+        try:
+            return take_step(self._wrapped, self._trainee, batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            device = self._worker.device
+            raise too_large(self._recipe, memory_of_device(device), *_computing(self._recipe, device)) from error
 
-            loss, total_seconds = (v / worker.world_size for v in worker.total([loss_here, position.seconds + seconds]))
-            if trouble.diverged(loss, position.loss, config):
-                trouble.keep(step, batch, worker, loss, config)
-            smooth = loss if position.loss is None else 0.9 * position.loss + 0.1 * loss
-            overflowed = trainee.precision.scales and not math.isfinite(norm)
-            position = position.model_copy(
-                update={
-                    "step": step + 1,
-                    "seconds": total_seconds,
-                    "loss": smooth,
-                    "overflows": position.overflows + overflowed,
-                }
-            )
-            last = _spent(config, position) >= 1.0
-            measured = judge is not None and (position.step % config.validation_every_steps == 0 or last)
-            if measured and judge:
-                with trainee.precision.autocast():
-                    judged = _validate(trainee.model, judge, config, worker)
-                best = min(judged, position.best_validation_loss or math.inf)
-                position = position.model_copy(
-                    update={"validation_loss": judged, "validated_step": position.step, "best_validation_loss": best}
-                )
-            if position.seconds - asked_at >= NOTICE_SECONDS:  # the same on every worker, as the seconds are
-                asked_at = position.seconds
-                notice = worker.notice()
-            if monitors:
-                sample = extras.sampler(trainee.model) if measured and extras.sampler else None
-                memory, most = memory_in_use(worker.device)
-                speed = config.tokens_per_step / seconds
-                record = StepRecord(
-                    step=position.step,
-                    tokens=position.step * config.tokens_per_step,
-                    workers=worker.world_size,
-                    loss=loss,
-                    validation_loss=position.validation_loss if measured else None,
-                    learning_rate=rate,
-                    gradient_norm=norm if math.isfinite(norm) else None,
-                    loss_scale=trainee.precision.loss_scale,
-                    overflows=position.overflows,
-                    seconds=round(position.seconds, 4),
-                    tokens_per_second=round(speed, 1),
-                    mfu=round(flops_per_token(recipe.model) * speed / worker.world_size / peak, 5) if peak else None,
-                    memory=memory,
-                    memory_peak=most,
-                    data_wait=round(start - asked, 6),
-                    checkpoint_wait=round(waited, 6),
-                    outside=round(1 - inside / (time.perf_counter() - began), 5),
-                    spent=min(1.0, _spent(config, position)),
-                    sample=sample,
-                )
-                for monitor in monitors:
-                    monitor.step(record)
-            waited = time.perf_counter()  # after the record: whoever goes on from the checkpoint finds it
-            if position.step % config.checkpoint_every_steps == 0 or last or notice != "none":
-                worker.save(position.step, partial(take_snapshot, trainee, position))
-            waited = time.perf_counter() - waited
-    worker.settle()
-    for monitor in monitors:
-        monitor.close()
-    trainee.model.eval()
-    return Trained(trainee.model, position, stopped=_spent(config, position) < 1.0)
+    def _advance(self, batch: Batch, loss_here: float, norm: float, seconds: float) -> float:
+        """Go on to the next position; the step's loss over all workers."""
+        at, workers = self._position, self._worker.world_size
+        self._inside += seconds
+        loss, total_seconds = (v / workers for v in self._worker.total([loss_here, at.seconds + seconds]))
+        if self._trouble.diverged(loss, at.loss, self._config):
+            self._trouble.keep(at.step, batch, self._worker, loss, self._config)
+        overflowed = self._trainee.precision.scales and not math.isfinite(norm)
+        self._position = at.model_copy(
+            update={
+                "step": at.step + 1,
+                "seconds": total_seconds,
+                "loss": loss if at.loss is None else 0.9 * at.loss + 0.1 * loss,
+                "overflows": at.overflows + overflowed,
+            }
+        )
+        return loss
+
+    def _look(self) -> bool:
+        """Measure the validation loss if it is time to; whether it was."""
+        if self._judge is None or not self._is_due(self._config.validation_every_steps):
+            return False
+        with self._trainee.precision.autocast():
+            judged = _validate(self._trainee.model, self._judge, self._config, self._worker)
+        at = self._position
+        best = min(judged, at.best_validation_loss or math.inf)
+        self._position = at.model_copy(
+            update={"validation_loss": judged, "validated_step": at.step, "best_validation_loss": best}
+        )
+        return True
+
+    def _ask(self) -> Notice:
+        """What the run was told, asked for now and then."""
+        if self._position.seconds - self._asked_at < NOTICE_SECONDS:  # the same on every worker, as the seconds are
+            return "none"
+        self._asked_at = self._position.seconds
+        return self._worker.notice()
+
+    def _tell(self, looked: bool, norm: float, seconds: float, **measured: float) -> None:
+        """Tell the monitors of the step that was taken."""
+        at, workers, sampler = self._position, self._worker.world_size, self._extras.sampler
+        memory, most = memory_in_use(self._worker.device)
+        speed = self._config.tokens_per_step / seconds
+        flops = flops_per_token(self._recipe.model) * speed / workers
+        sample = sampler(self._trainee.model) if looked and sampler else None
+        record = StepRecord(
+            step=at.step,
+            tokens=at.step * self._config.tokens_per_step,
+            workers=workers,
+            validation_loss=at.validation_loss if looked else None,
+            gradient_norm=norm if math.isfinite(norm) else None,
+            loss_scale=self._trainee.precision.loss_scale,
+            overflows=at.overflows,
+            seconds=round(at.seconds, 4),
+            tokens_per_second=round(speed, 1),
+            mfu=round(flops / self._peak, 5) if self._peak else None,
+            memory=memory,
+            memory_peak=most,
+            outside=round(1 - self._inside / (time.perf_counter() - self._began), 5),
+            spent=min(1.0, self._spent),
+            sample=sample,
+            **measured,
+        )
+        for monitor in self._monitors:
+            monitor.step(record)
+
+    def _save(self, noticed: bool) -> None:
+        """Keep a checkpoint if it is time to, or the run was told something."""
+        if noticed or self._is_due(self._config.checkpoint_every_steps):
+            self._worker.save(self._position.step, partial(take_snapshot, self._trainee, self._position))
 
 
 def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Position]:
@@ -226,43 +275,10 @@ def _computing(recipe: Recipe, device: torch.device) -> tuple[int, bool]:
     return training_dtype(recipe.training, device).itemsize, device.type == "cuda" or not recipe.model.dropout
 
 
-def _spent(config: TrainingConfig, position: Position) -> float:
-    """Share of the budget that is spent. Seconds are the workers' mean, so that all of them stop together."""
-    if config.steps is not None:
-        return position.step / config.steps
-    assert config.seconds is not None
-    return position.seconds / config.seconds
-
-
-def _step(wrapped: nn.Module, trainee: Trainee, batch: Batch) -> tuple[float, float]:
-    """One optimizer step over this worker's share of a batch: the mean loss and the gradient's norm."""
-    device = trainee.model.token_embedding.weight.device
-    config = trainee.recipe
-    pieces = list(_microbatches(batch, config.training.sequences_per_microbatch))
-    share = len(batch[0])
-    trainee.optimizer.zero_grad()
-    total = torch.zeros((), device=device)
-    for index, (inputs, targets) in enumerate(pieces):
-        last = index == len(pieces) - 1
-        with _without_averaging(wrapped, last), trainee.precision.autocast():
-            loss = wrapped(inputs.to(device), targets.to(device)) * (len(inputs) / share)
-            trainee.precision.backward(loss)
-        total += loss.detach()
-    norm = trainee.precision.step(trainee.optimizer, trainee.model.parameters(), config.optimizer.clip)
-    return float(total), norm
-
-
-def _microbatches(batch: Batch, size: int) -> Iterator[Batch]:
-    inputs, targets = batch
-    for start in range(0, len(inputs), size):
-        yield inputs[start : start + size], targets[start : start + size]
-
-
-def _without_averaging(wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Gradients are averaged over workers once a step, with the last microbatch."""
-    no_sync = getattr(wrapped, "no_sync", None)
-    context: AbstractContextManager[None] = no_sync() if no_sync and not last else nullcontext()
-    return context
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What it gives, and the seconds that it took."""
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
 
 
 def _validate(model: GPT, judge: Batches, config: TrainingConfig, worker: Worker) -> float:
