@@ -60,7 +60,7 @@ def main(corpus: str, output: Path, seconds: float = 7_000, workers: int = 2) ->
     """
     data, as_found, run, model = (str(output / name) for name in ("data", "as-found", "run", "model"))
     victorian("prepare", corpus, "--output", data, "--recipe", SMALL.name)
-    victorian("prepare", corpus, "--output", as_found, "--recipe", SMALL.name, "--no-cleaning.held-out")
+    victorian("prepare", corpus, "--output", as_found, "--recipe", SMALL.name, "--cleaning.no-held-out")
     budget = f"--training.seconds={seconds}"
     victorian("train", "--data", data, "--run", run, "--recipe", SMALL.name, budget, *LOOKS)
     artifact = f"{run}/artifact"

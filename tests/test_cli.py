@@ -46,6 +46,10 @@ def test_help_gives_units_and_the_recipes_own_defaults() -> None:
     assert "in tokens" in " ".join(tiny.replace("│", "").split())
 
 
+def test_the_flag_that_evaluate_advises_is_one_of_prepare() -> None:
+    assert "--cleaning.no-held-out" in victorian("prepare", "--help").stdout.replace("\n", "")
+
+
 def test_without_a_verb_the_verbs_are_listed() -> None:
     done = victorian()
     assert done.returncode == 0
