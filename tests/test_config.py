@@ -26,7 +26,9 @@ def test_every_recipe_survives_its_json(recipe: Recipe) -> None:
 
 
 def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no recipe is called 'huge'; there are tiny, small, gpt2-124m"):
+    with pytest.raises(
+        ConfigError, match="no recipe is called 'huge'; there are tiny, small, small-tune, gpt2-124m, gpt2-124m-muon"
+    ):
         find_recipe("huge")
 
 

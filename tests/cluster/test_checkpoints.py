@@ -81,5 +81,5 @@ def test_the_best_model_is_kept_and_another_run_can_begin_with_it(toy_data: Path
         torch.testing.assert_close(begun[name], origin[name], rtol=0, atol=1e-20)
     with pytest.raises(TrainingError, match="holds a run that began with other weights"):
         train_run(still, str(toy_data), str(tmp_path / "second"))
-    with pytest.raises(TrainingError, match=r"another shape than the recipe \(layers: 3, not 2\)"):
+    with pytest.raises(TrainingError, match=r"another shape than the recipe tiny \(layers: 3, not 2\)"):
         train_run(recipe_of(model={"layers": 3}), str(toy_data), str(tmp_path / "third"), Options(init_from=kept.uri))
