@@ -200,13 +200,17 @@ def _stamp(root: str, key: str) -> tuple[int, int] | None:
 
 @contextmanager
 def _opened(root: str, key: str) -> Iterator[Any]:
-    """A parquet file of any kind of root; whatever cannot be read of it becomes a CorpusError that names it."""
+    """A parquet file of any kind of root; whatever cannot be read of it becomes a CorpusError that names it.
+
+    Buffering ahead is off: it would take a row group's bytes at once, in Arrow's threads, and such a thread that still
+    holds the hub's Python file when the interpreter ends aborts the process.
+    """
     from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
     try:
         with (
             _random_access(root, key) as file,
-            ParquetFile(file, buffer_size=READ_AT_ONCE, page_checksum_verification=True) as parquet,
+            ParquetFile(file, buffer_size=READ_AT_ONCE, pre_buffer=False, page_checksum_verification=True) as parquet,
         ):
             yield parquet
     except VictorianError:
