@@ -49,7 +49,7 @@ def main(sequences: int = 8, context: int = 2048) -> None:
     """
     sides = {"logits a chunk at a time": step_with_chunks, "all logits at once": step_with_all_logits}
     found = {side: alone(work, sequences, context) for side, work in sides.items()}
-    predicted = memory_of(recipe_for(sequences, context), sequences, compute_bytes=2, fused_attention=True)
+    predicted = memory_of(recipe_for(sequences, context), sequences, compute_bytes=2, on_cpu=True)
     print_machine()
     print_header(f"one step at {sequences} x {context}", "peak memory, GiB", "kept for backward, GiB", "tokens/s")
     for side, trial in found.items():

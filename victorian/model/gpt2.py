@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from victorian.config import ModelConfig
-from victorian.model.head import head_loss
+from victorian.model.attention import causal_attention
+from victorian.model.head import Shared, head_loss, look_up
 from victorian.model.kv_cache import CacheView, KVCache
 
 
@@ -31,12 +32,14 @@ class CausalSelfAttention(nn.Module):
         # (batch, time, 3 * channels) -> three of (batch, heads, time, head_dim)
         heads = self.query_key_value(x).view(batch, time, 3, self.heads, channels // self.heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        mask = None
+        dropout = self.dropout if self.training else 0.0
         if cache is not None:
             k, v = cache.update(layer, k, v)
-            mask = cache.mask
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask, is_causal=cache.mask is None)
+        elif x.device.type == "cpu":
+            y = causal_attention(q, k, v, dropout)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return F.dropout(self.projection(y.transpose(1, 2).reshape(batch, time, channels)), dropout)
 
 
@@ -109,18 +112,23 @@ class GPT(nn.Module):
         Returns:
             Logits (batch, time, vocabulary), or the mean cross-entropy in nats as a scalar.
         """
-        hidden = self.hidden(tokens, cache)
         if targets is None:
-            return self.logits(hidden)
-        return head_loss(hidden.flatten(0, 1), self.token_embedding.weight, targets.flatten())
+            return self.logits(self.hidden(tokens, cache))
+        shared: Shared = []
+        hidden = self.hidden(tokens, cache, shared).flatten(0, 1)
+        return head_loss(hidden, self.token_embedding.weight, targets.flatten(), shared)
 
-    def hidden(self, tokens: torch.Tensor, cache: CacheView | None = None) -> torch.Tensor:
+    def hidden(
+        self, tokens: torch.Tensor, cache: CacheView | None = None, shared: Shared | None = None
+    ) -> torch.Tensor:
         """What the last LayerNorm gives: (batch, time) -> (batch, time, channels)."""
         time = tokens.shape[1]
         if time > self.config.context:
             raise ValueError(f"expected at most {self.config.context} tokens, got {time}; use a shorter window")
         positions = torch.arange(time, device=tokens.device) if cache is None else cache.positions
-        x = self.token_embedding(tokens) + self.position_embedding(positions)
+        weight = self.token_embedding.weight
+        looked_up = F.embedding(tokens, weight) if shared is None else look_up(tokens, weight, shared)
+        x = looked_up + self.position_embedding(positions)
         x = F.dropout(x, self.config.dropout, self.training)
         for layer, block in enumerate(self.blocks):
             # Without a cache nobody asks for the layer, and one compiled block can serve all.

@@ -37,10 +37,10 @@ def describe_plan(
         yield "  " + _on(recipe, machine, count, price_per_hour)
 
 
-def describe_trial(recipe: Recipe, trial: Trial, compute_bytes: int, fused: bool) -> Iterator[str]:
+def describe_trial(recipe: Recipe, trial: Trial, compute_bytes: int, on_cpu: bool) -> Iterator[str]:
     """What a few steps took here, beside what was predicted of them."""
     sequences = min(recipe.training.sequences_per_microbatch, recipe.sequences_per_step)
-    expected = memory_of(recipe, sequences, compute_bytes, fused)
+    expected = memory_of(recipe, sequences, compute_bytes, on_cpu)
     yield (
         f"measured here: {trial.tokens_per_second:,.0f} tokens/s, {trial.mfu:.0%} of the measured peak; "
         f"activations {trial.activations / GIB:.2f} GiB (predicted {expected.activations / GIB:.2f}), "

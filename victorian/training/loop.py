@@ -271,8 +271,8 @@ def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Pos
 
 
 def _computing(recipe: Recipe, device: torch.device) -> tuple[int, bool]:
-    """Bytes of a number in products, and whether attention keeps no (time, time) matrix: on CPUs, without dropout."""
-    return training_dtype(recipe.training, device).itemsize, device.type == "cuda" or not recipe.model.dropout
+    """Bytes of a number in products, and whether a CPU computes them."""
+    return training_dtype(recipe.training, device).itemsize, device.type == "cpu"
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from victorian.config import ModelConfig, Recipe, Section
 from victorian.errors import ConfigError, TrainingError
-from victorian.model.head import CHUNK_ROWS
+from victorian.model.head import CHUNK_ROWS, GROUP_ROWS
 
 GIB = 2**30
 
@@ -83,12 +83,12 @@ def flops_per_token(model: ModelConfig) -> int:
     return 6 * matrices + 12 * model.layers * c * model.context
 
 
-def memory_of(recipe: Recipe, sequences: int, compute_bytes: int = 2, fused_attention: bool = True) -> Memory:
+def memory_of(recipe: Recipe, sequences: int, compute_bytes: int = 2, on_cpu: bool = False) -> Memory:
     """Bytes of a training step with microbatches of `sequences` windows.
 
     Args:
         compute_bytes: of a number in matrix products: 2 under autocast, else 4.
-        fused_attention: whether attention keeps no (time, time) matrix; on a CPU dropout forbids it.
+        on_cpu: where dropout keeps a number for each that an accelerator keeps a byte for.
     """
     model = recipe.model
     parameters = parameter_count(model)
@@ -98,50 +98,45 @@ def memory_of(recipe: Recipe, sequences: int, compute_bytes: int = 2, fused_atte
     # Bytes a token that autograd keeps in a block: of LayerNorm its float32 input, of a product its input.
     norms = 2 * (4 + b) * c
     feed_forward = 2 * 4 * b * c  # before and after GELU
-    if fused_attention:
-        attention = (3 + 1) * b * c + 4 * model.heads  # q, k, v, what comes out, and the logarithms of sums
-        mask = 1
-    else:
-        attention = 3 * 4 * c + b * c + 3 * 4 * model.heads * model.context  # in float32, with (time, time) matrices
-        mask = b
+    attention = (3 + 1) * b * c + 4 * model.heads  # q, k, v, what comes out, and the logarithms of sums
+    mask, first_mask = (b, 4) if on_cpu else (1, 1)
     masks = 2 * mask * c if model.dropout else 0
-    ends = 4 * c + (mask if fused_attention else 4) * c * bool(model.dropout)  # last LayerNorm, first dropout
+    ends = 4 * c + first_mask * c * bool(model.dropout)  # last LayerNorm, first dropout
     casts = b * 12 * c * c * model.layers if b < 4 else 0  # the blocks' matrices in the type of the products
     activations = tokens * (model.layers * (norms + attention + feed_forward + masks) + ends) + casts
-    rows = min(tokens, CHUNK_ROWS)
     head = 2 * 4 * tokens * c + 4 * model.vocabulary * c  # gradients of hidden states and of the embedding
     return Memory(
         parameters=4 * parameters,
         gradients=4 * parameters,
         optimizer=optimizer,
         activations=activations,
-        logits=(4 + b) * rows * model.vocabulary + head,
+        logits=(4 * min(tokens, CHUNK_ROWS) + b * min(tokens, GROUP_ROWS)) * model.vocabulary + head,
     )
 
 
-def largest_microbatch(recipe: Recipe, free: float, compute_bytes: int = 2, fused_attention: bool = True) -> int:
+def largest_microbatch(recipe: Recipe, free: float, compute_bytes: int = 2, on_cpu: bool = False) -> int:
     """The most windows at once that fit into `free` bytes; 0 if not even one does."""
     most = 0
     for sequences in range(1, recipe.sequences_per_step + 1):
-        if memory_of(recipe, sequences, compute_bytes, fused_attention).total > free:
+        if memory_of(recipe, sequences, compute_bytes, on_cpu).total > free:
             break
         most = sequences
     return most
 
 
-def check_memory(recipe: Recipe, available: int, compute_bytes: int, fused_attention: bool) -> None:
+def check_memory(recipe: Recipe, available: int, compute_bytes: int, on_cpu: bool) -> None:
     """TrainingError, with the number of windows that would fit, for a microbatch that a device cannot hold."""
     sequences = min(recipe.training.sequences_per_microbatch, recipe.sequences_per_step)
-    needed = memory_of(recipe, sequences, compute_bytes, fused_attention).total
+    needed = memory_of(recipe, sequences, compute_bytes, on_cpu).total
     if needed > available:
-        raise too_large(recipe, available, compute_bytes, fused_attention)
+        raise too_large(recipe, available, compute_bytes, on_cpu)
 
 
-def too_large(recipe: Recipe, available: int, compute_bytes: int, fused_attention: bool) -> TrainingError:
+def too_large(recipe: Recipe, available: int, compute_bytes: int, on_cpu: bool) -> TrainingError:
     """What to say of a microbatch that does not fit into `available` bytes."""
     sequences = min(recipe.training.sequences_per_microbatch, recipe.sequences_per_step)
-    needed = memory_of(recipe, sequences, compute_bytes, fused_attention).total
-    fits = min(largest_microbatch(recipe, 0.9 * available, compute_bytes, fused_attention), sequences - 1)
+    needed = memory_of(recipe, sequences, compute_bytes, on_cpu).total
+    fits = min(largest_microbatch(recipe, 0.9 * available, compute_bytes, on_cpu), sequences - 1)
     advice = f"use --training.sequences-per-microbatch {fits}" if fits > 0 else "not even one fits: use a smaller model"
     return TrainingError(
         f"{sequences} windows of {recipe.model.context} tokens at once take about {needed / GIB:.1f} GiB, "
@@ -150,7 +145,12 @@ def too_large(recipe: Recipe, available: int, compute_bytes: int, fused_attentio
 
 
 def make_plan(
-    recipe: Recipe, flops: float, devices: int = 1, mfu: float = ASSUMED_MFU, compute_bytes: int = 2, fused: bool = True
+    recipe: Recipe,
+    flops: float,
+    devices: int = 1,
+    mfu: float = ASSUMED_MFU,
+    compute_bytes: int = 2,
+    on_cpu: bool = True,
 ) -> Plan:
     """What a recipe needs on `devices` devices of `flops` FLOP/s each, of which it reaches the share `mfu`."""
     per_token = flops_per_token(recipe.model)
@@ -163,7 +163,7 @@ def make_plan(
         assert config.seconds is not None
         seconds = config.seconds
         tokens = int(seconds * speed)
-    memory = memory_of(recipe, config.sequences_per_microbatch, compute_bytes, fused)
+    memory = memory_of(recipe, config.sequences_per_microbatch, compute_bytes, on_cpu)
     return Plan(parameter_count(recipe.model), tokens, per_token, memory, speed, seconds)
 
 

@@ -57,8 +57,7 @@ def training_verbs(recipe: Recipe) -> Verbs:
         if measure:
             device = pick_device()
             size = training_dtype(chosen.training, device).itemsize
-            fused = device.type == "cuda" or not chosen.model.dropout
-            for line in describe_trial(chosen, run_trial(chosen), size, fused):
+            for line in describe_trial(chosen, run_trial(chosen), size, on_cpu=device.type == "cpu"):
                 say(line)
 
     def train(
