@@ -20,6 +20,7 @@ from victorian.tokens.manifest import read_manifest
 from victorian.tokens.stream import open_split
 from victorian.training.evaluation import Score, score_windows
 from victorian.training.optimizer import Optimizer
+from victorian.training.precision import Precision
 from victorian.training.schedule import rate_factor
 
 
@@ -56,6 +57,20 @@ def test_decay_acts_on_matrices_only() -> None:
     for name, parameter in model.named_parameters():
         expected = before[name] * (1 - 0.1 * 0.5) if parameter.dim() >= 2 else before[name]
         assert torch.allclose(parameter, expected), name
+
+
+@pytest.mark.parametrize(("length", "left"), [(5.0, 1.0), (0.5, 0.5)])
+def test_a_gradient_longer_than_the_clip_is_shortened_and_no_other(length: float, left: float) -> None:
+    model = GPT(TOY.model)
+    optimizer = Optimizer(model, OptimizerConfig(name="adamw", learning_rate=1e-3, clip=1.0))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    gradient = model.final_norm.weight.grad
+    assert gradient is not None
+    gradient[0] = length
+    norm = Precision(torch.float32, torch.device("cpu")).step(optimizer, model.parameters(), clip=1.0)
+    assert norm == pytest.approx(length)
+    assert float(gradient[0]) == pytest.approx(left, rel=1e-5)
 
 
 def test_muon_takes_the_blocks_matrices_and_adamw_the_rest() -> None:

@@ -45,7 +45,11 @@ class Precision:
         """
         for part in optimizer.parts:
             self._scaler.unscale_(part)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+        parameters = list(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not norm <= clip:  # a pass over all gradients, which would leave shorter ones as they are
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm, device=gradients[0].device))
         # The scaler judges each optimizer by its own gradients, but one overflow has spoiled the common norm of all.
         if math.isfinite(norm) or not self.scales:
             for part in optimizer.parts:
