@@ -1,7 +1,8 @@
 """Claim: Ray Train costs a run nothing but its start, and the training loop hardly leaves the network.
 
-Peer: the same loop without Ray. Both train the recipe `tiny` with one worker on the same shards for the same number
-of seconds, each in a process of its own, in turns; a step of either sees the same batch. Tokens/s is the median over
+Peer: the same loop without Ray. All train the recipe `tiny` on the same shards for the same number of seconds, each in
+a process of its own, in turns: the loop alone, through Ray Train with one worker, which has both cores, and with two
+workers, which have one each; a step of any sees the same batch. Tokens/s is the median over
 the steps after the first 5, of forward, backward and optimizer. The share of the wall time outside these is given as
 the run's last record has it, validation and checkpoints included, and as the median over the steps beside which
 neither took place.
@@ -32,7 +33,7 @@ from victorian.training.monitors import Journal, StepRecord, read_records
 from victorian.training.worker import LocalWorker
 
 WARM_UP_STEPS = 5
-PLAIN, RAY = "the loop alone", "through Ray Train, 1 worker"
+PLAIN, RAY, SHARED = "the loop alone", "through Ray Train, 1 worker", "through Ray Train, 2 workers of a thread each"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class TrainingRun:
     def outside(self) -> float:
         """Share of the wall time, validation and checkpoints included."""
         return self.records[-1].outside
+
+    @property
+    def waiting(self) -> float:
+        """Share of the wall time in which training waited for batches."""
+        last = self.records[-1]
+        return sum(record.data_wait for record in self.records) * (1 - last.outside) / last.seconds
 
     @property
     def outside_plain_steps(self) -> float:
@@ -93,22 +100,23 @@ def train_plainly(data: str, run: str, seconds: float) -> TrainingRun:
     return TrainingRun(perf_counter() - began, read_records(open_storage(run)))
 
 
-def train_through_ray(data: str, run: str, seconds: float) -> TrainingRun:
-    """The same through a TorchTrainer with one worker."""
+def train_through_ray(workers: int, data: str, run: str, seconds: float) -> TrainingRun:
+    """The same through a TorchTrainer."""
     from victorian.cluster.session import session
 
     with session():
-        from victorian.cluster.train import train_run
+        from victorian.cluster.train import Options, train_run
 
         began = perf_counter()
-        result = train_run(recipe_for(seconds), data, run)
+        result = train_run(recipe_for(seconds), data, run, Options(workers=workers))
         return TrainingRun(perf_counter() - began, result.metrics)
 
 
 def measure(side: str, data: str, seconds: float) -> TrainingRun:
     """One run of one side in a process and a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="victorian-training-") as run:
-        result = alone(train_plainly if side == PLAIN else train_through_ray, data, run, seconds)
+        works = {PLAIN: train_plainly, RAY: partial(train_through_ray, 1), SHARED: partial(train_through_ray, 2)}
+        result = alone(works[side], data, run, seconds)
     if len(result.records) <= WARM_UP_STEPS + 1:
         raise SystemExit(f"{seconds} seconds were {len(result.records)} steps; give more --seconds to measure")
     return result
@@ -124,12 +132,13 @@ def main(corpus: str = SAMPLE, seconds: float = 30, runs: int = 3) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="victorian-training-data-") as data:
         victorian("prepare", corpus, "--output", data, "--recipe", TINY.name)
-        found = in_turns({side: partial(measure, side, data, seconds) for side in (PLAIN, RAY)}, runs)
+        found = in_turns({side: partial(measure, side, data, seconds) for side in (PLAIN, RAY, SHARED)}, runs)
     print_machine()
     print_header(
         f"`{TINY.name}`, {seconds:g} s of training, median of {runs}",
         "tokens/s",
         "outside forward, backward, optimizer",
+        "waiting for data",
         "the same without validation and checkpoints",
         "seconds of the call besides its steps",
     )
@@ -138,11 +147,13 @@ def main(corpus: str = SAMPLE, seconds: float = 30, runs: int = 3) -> None:
             side,
             f"{spread(run.tokens_per_second for run in results):,.0f}",
             f"{spread(run.outside for run in results):.2%}",
+            f"{spread(run.waiting for run in results):.3%}",
             f"{spread(run.outside_plain_steps for run in results):.2%}",
             f"{spread(run.besides_steps for run in results):.1f}",
         )
     speeds = {side: [run.tokens_per_second for run in results] for side, results in found.items()}
-    print_row("ratio, through Ray : alone", f"{ratios(speeds[RAY], speeds[PLAIN]):.3f}", "", "", "")
+    print_row("ratio, 1 worker : alone", f"{ratios(speeds[RAY], speeds[PLAIN]):.3f}", "", "", "", "")
+    print_row("ratio, 2 workers : 1 worker", f"{ratios(speeds[SHARED], speeds[RAY]):.3f}", "", "", "", "")
 
 
 if __name__ == "__main__":

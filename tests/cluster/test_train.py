@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 import safetensors.torch
 import torch
 
@@ -15,8 +16,9 @@ from tests.conftest import TOY, prepare_plainly, train_plainly
 from victorian.artifact import read_artifact
 from victorian.cluster.evaluate import evaluate
 from victorian.cluster.train import Options, TrainResult, train_run
+from victorian.cluster.worker import new_switchboard
 from victorian.config import Recipe
-from victorian.errors import ArtifactError, ConfigError, DataError, TrainingError, VictorianError
+from victorian.errors import ArtifactError, ConfigError, DataError, TrainingError, UnstoredError, VictorianError
 from victorian.storage import open_storage
 from victorian.tokens.manifest import read_manifest
 from victorian.tokens.stream import open_split
@@ -54,6 +56,17 @@ def test_one_worker_equals_the_loop_without_ray(ray_run: tuple[Path, TrainResult
     assert all(torch.equal(ours[name], plain[name]) for name in plain)
     assert not list(run.rglob("*.pkl"))
     assert not list(run.rglob("*.pt"))
+
+
+def test_a_failure_is_over_when_a_later_attempt_has_stored_a_checkpoint() -> None:
+    switchboard = new_switchboard()
+    error = UnstoredError("the storage was away")
+    ray.get([switchboard.begin.remote(5), switchboard.fail.remote(error)])
+    ray.get(switchboard.begin.remote(5))
+    assert str(ray.get(switchboard.failure.remote())) == str(error)
+    ray.get(switchboard.store.remote(10))
+    assert ray.get(switchboard.failure.remote()) is None
+    assert ray.get(switchboard.stored.remote()) == 10
 
 
 def test_a_finished_run_is_reused(ray_run: tuple[Path, TrainResult], toy_data: Path) -> None:

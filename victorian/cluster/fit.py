@@ -14,6 +14,7 @@ from victorian.storage import Storage
 from victorian.training.saving import PAUSES, unstored
 
 LOOK_SECONDS = 0.5
+"""How often a driver looks after its run."""
 PROBE = "answers"
 """Blob that is written and removed to see whether storage can be written."""
 

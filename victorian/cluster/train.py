@@ -30,7 +30,7 @@ from victorian.artifact import (
     read_record,
     write_artifact,
 )
-from victorian.cluster.fit import fit
+from victorian.cluster.fit import LOOK_SECONDS, fit
 from victorian.cluster.session import own_errors
 from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_switchboard
 from victorian.config import EngineConfig, Recipe, SamplingParameters, differences, read_recipe
@@ -53,8 +53,7 @@ from victorian.training.tensorboard import TensorBoard
 
 DATA = "data.sha256"
 BEGINNING = "begun-from.sha256"
-WATCH_SECONDS = 0.5
-WATCH_SECONDS_AFAR = 5.0
+LOOK_SECONDS_AFAR = 5.0
 """How often the driver looks at a run in an object store."""
 SAMPLE = SamplingParameters(temperature=0.8, max_tokens=40, seed=1837)
 
@@ -196,7 +195,7 @@ def train_run(
         )
 
     told = threading.Event()
-    pause = WATCH_SECONDS if storage.local_path(RECIPE) else WATCH_SECONDS_AFAR
+    pause = LOOK_SECONDS if storage.local_path(RECIPE) else LOOK_SECONDS_AFAR
     looked = 0.0
 
     def meanwhile() -> None:

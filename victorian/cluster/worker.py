@@ -40,9 +40,14 @@ class Switchboard:
     def stopped(self) -> bool:
         return self._stop
 
-    def store(self, step: int) -> None:
-        """The checkpoint of a step is whole."""
+    def begin(self, step: int) -> None:
+        """The run begins, or goes on from the checkpoint of a step."""
         self._stored = step
+
+    def store(self, step: int) -> None:
+        """The checkpoint of a step is whole; what an attempt before may have failed with is over."""
+        self._stored = step
+        self._failure = None
 
     def stored(self) -> int:
         """Step of the last whole checkpoint; 0 if there is none."""
@@ -90,7 +95,7 @@ class RayWorker:
         at = int(resumed.uri.rpartition("-")[2]) if resumed else 0
         self._attempts = Attempts(at, before, keep)
         if self.rank == 0:
-            switchboard.store.remote(at)
+            switchboard.begin.remote(at)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         wrapped: nn.Module = ray.train.torch.prepare_model(model)
