@@ -27,8 +27,6 @@ from victorian.tokens.stream import open_split
 from victorian.training.loop import train
 from victorian.training.worker import LocalWorker
 
-RATES = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-"""What the paper's recipe is swept over."""
 FRACTIONS = (0.5, 0.4, 0.3, 0.25)
 """Shares of the paper recipe's tokens that ours is given."""
 VALIDATION_TOKENS = 131_072
@@ -104,7 +102,14 @@ class Ledger:
         return loss
 
 
-def main(data: str, output: Path, recipe: str = "tiny", steps: int = 300, seeds: int = 3) -> None:
+def main(
+    data: str,
+    output: Path,
+    recipe: str = "tiny",
+    steps: int = 300,
+    seeds: int = 3,
+    rates: tuple[float, ...] = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+) -> None:
     """Compare recipes at one shape.
 
     Args:
@@ -113,11 +118,12 @@ def main(data: str, output: Path, recipe: str = "tiny", steps: int = 300, seeds:
         recipe: Shape, batch, and our optimizer.
         steps: Steps of the paper's recipe.
         seeds: Runs of each side but the sweep's.
+        rates: What the paper's recipe is swept over beside its own 1e-4.
     """
     ledger = Ledger(output, data, recipe)
     everywhere = range(seeds)
     paper = GPT2_124M.optimizer.learning_rate
-    sweep = {rate: ledger.loss("paper", paper_recipe(recipe, steps, rate), steps, 0) for rate in (paper, *RATES)}
+    sweep = {rate: ledger.loss("paper", paper_recipe(recipe, steps, rate), steps, 0) for rate in (paper, *rates)}
     best = min(sweep, key=lambda rate: sweep[rate])
     rows = [
         (f"the paper's recipe, learning rate {rate:g}", steps, paper_recipe(recipe, steps, rate), "paper")
