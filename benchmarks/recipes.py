@@ -27,7 +27,7 @@ from victorian.tokens.stream import open_split
 from victorian.training.loop import train
 from victorian.training.worker import LocalWorker
 
-FRACTIONS = (0.5, 0.4, 0.3, 0.25)
+FRACTIONS = (0.25, 0.3, 0.4, 0.5, 1.0)
 """Shares of the paper recipe's tokens that ours is given."""
 VALIDATION_TOKENS = 131_072
 
@@ -129,7 +129,7 @@ def main(
         (f"the paper's recipe, learning rate {rate:g}", steps, paper_recipe(recipe, steps, rate), "paper")
         for rate in dict.fromkeys((paper, best))
     ]
-    for fraction in (1.0, *FRACTIONS):
+    for fraction in FRACTIONS:
         rows.append((f"`{recipe}`", round(steps * fraction), find_recipe(recipe).model_dump(), "ours"))
     print_machine()
     print_header(f"`{recipe}`'s shape, sweep on one seed", "validation loss, nats a token")
