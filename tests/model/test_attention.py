@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.model.watching import LargestTensor
 from victorian.model import attention
 from victorian.model.attention import causal_attention
 
@@ -85,16 +86,6 @@ def test_all_weights_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(attention, "BLOCK", 4)
     batch, heads, time, _ = SHAPE
     given = inputs()
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            made = function(*args, **(kwargs or {}))
-            if isinstance(made, torch.Tensor):
-                largest = max(largest, made.numel())
-            return made
-
-    with Watch():
+    with LargestTensor() as largest:
         causal_attention(*given, dropout=0.2).sum().backward()
-    assert largest < batch * heads * time * time / 2
+    assert largest.numel < batch * heads * time * time / 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.model.watching import LargestTensor
 from victorian.model import head
 from victorian.model.head import head_loss, look_up, sum_loss
 
@@ -107,16 +108,6 @@ def test_all_logits_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(head, "CHUNK_ROWS", 5)
     monkeypatch.setattr(head, "GROUP_ROWS", 20)
     hidden, weight, targets = inputs(rows=400)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            made = function(*args, **(kwargs or {}))
-            if isinstance(made, torch.Tensor):
-                largest = max(largest, made.numel())
-            return made
-
-    with Watch():
+    with LargestTensor() as largest:
         head_loss(hidden, weight, targets).backward()
-    assert largest == hidden.numel()  # the gradient of what came in, and nothing of rows x vocabulary
+    assert largest.numel == hidden.numel()  # the gradient of what came in, and nothing of rows x vocabulary
