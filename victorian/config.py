@@ -223,14 +223,26 @@ class Recipe(Section):
 class SamplingParameters(Section):
     """How the next token is drawn."""
 
-    temperature: float = Field(1.3, ge=0.1, le=2.0)
-    """Flattens (above 1) or sharpens (below 1) the distribution; 0.1 to 2.0."""
+    temperature: float = Field(1.3, ge=0, le=2.0)
+    """Flattens (above 1) or sharpens (below 1) the distribution; 0 takes the likeliest token always."""
     top_k: int = Field(50, ge=0, le=100)
     """Only the k likeliest tokens may be drawn; 0 to 100, 0 is off."""
     top_p: float = Field(0.95, ge=0, le=1)
     """Only the likeliest tokens that together hold this probability may be drawn; 0 to 1, 1 is off."""
+    min_p: float = Field(0, ge=0, le=1)
+    """Only tokens of at least this share of the likeliest one's probability may be drawn; 0 is off."""
     repetition_penalty: float = Field(1.2, ge=1, le=2)
     """Makes tokens that already stand in prompt or output less likely; 1 to 2, 1 is off."""
+    presence_penalty: float = Field(0, ge=-2, le=2)
+    """Taken off the logits of tokens that stand in the output."""
+    frequency_penalty: float = Field(0, ge=-2, le=2)
+    """Taken off the logits of tokens of the output for each time that they stand there."""
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
+    """Added to the logits of these tokens."""
+    logprobs: int | None = Field(None, ge=0, le=20)
+    """With every token its log-probability, and those of so many of the likeliest; None for neither."""
+    min_tokens: int = Field(0, ge=0, le=32_768)
+    """Tokens before the end of the text may be drawn."""
     max_tokens: int = Field(256, ge=1, le=32_768)
     """Tokens to generate at most."""
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -246,6 +258,9 @@ def bounds(parameter: str) -> tuple[float, float]:
     return low, next(float(item.le) for item in metadata if hasattr(item, "le"))
 
 
+Precision = Literal["fp32", "bf16", "int8"]
+
+
 class EngineConfig(Section):
     """How one engine shares one model among its requests."""
 
@@ -253,8 +268,14 @@ class EngineConfig(Section):
     """Requests that decode side by side; each holds a row of the KV cache."""
     max_waiting: int = Field(64, ge=0)
     """Requests that may wait for a row; one more is refused."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Type of weights and cache."""
+    precision: Precision = "fp32"
+    """Of products: fp32, bf16, or int8 with a scale for each output and each token; the cache is bf16 but for fp32."""
+    chunk: int = Field(128, ge=16, le=8192)
+    """Tokens of prompts that one step reads at the most: how long a prompt can hold the others up."""
+    cache_tokens: int | None = Field(None, ge=16)
+    """Tokens that the KV cache holds, at least the context; by default a context for each running request."""
+    kernels: Literal["auto", "native", "torch"] = "auto"
+    """Our own, compiled on this machine, where its CPU and its compiler allow; else the network as torch runs it."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of the network; by default every core."""
 

@@ -64,10 +64,9 @@ parameters = st.builds(
 )
 def test_every_row_follows_its_own_definition(rows: list[tuple[SamplingParameters, set[int]]], seed: int) -> None:
     logits = torch.randn(len(rows), TOKENS, generator=torch.Generator().manual_seed(seed)) * 3
-    sampler = Sampler(8, TOKENS, torch.device("cpu"))
+    sampler = Sampler(TOKENS, torch.device("cpu"))
     running = []
     for row, (p, seen) in enumerate(rows):
-        sampler.join(row, tuple(seen))
         running.append(sequence(p, tuple(seen), seed + row, position=len(seen)))
     chosen = sampler.sample(logits, running)
     for row, (p, seen) in enumerate(rows):
@@ -88,10 +87,9 @@ def test_frequencies_follow_the_distribution() -> None:
     seen = {int(logits.argmax()), 7}
     expected = slow_distribution(logits[0].tolist(), seen, p)
     rounds = 4000
-    sampler = Sampler(1, TOKENS, torch.device("cpu"))
     counts: dict[int, int] = {}
     for seed in range(rounds):
-        sampler.join(0, tuple(seen))
+        sampler = Sampler(TOKENS, torch.device("cpu"))
         (token,) = sampler.sample(logits, [sequence(p, tuple(seen), seed)])
         counts[token] = counts.get(token, 0) + 1
     assert set(counts) <= set(expected)
@@ -133,17 +131,18 @@ def test_equal_logits_are_drawn_alike_whoever_the_neighbours_are() -> None:
     for seed in range(40):
         draws = set()
         for neighbour in (None, SamplingParameters(top_k=0), SamplingParameters(top_k=100)):
-            sampler = Sampler(2, TOKENS, torch.device("cpu"))
+            sampler = Sampler(TOKENS, torch.device("cpu"))
             running = [sequence(mine, (1,), seed)] + ([sequence(neighbour, (1,), seed)] if neighbour else [])
             draws.add(sampler.sample(tied.repeat(len(running), 1), running)[0])
         assert len(draws) == 1
 
 
-def test_rows_keep_their_own_memory_when_they_move() -> None:
-    sampler = Sampler(2, 4, torch.device("cpu"))
-    sampler.join(0, (0,))
-    sampler.join(1, (1,))
-    sampler.move(1, 0)
+def test_a_token_that_was_drawn_counts_as_seen_and_only_for_its_request() -> None:
+    sampler = Sampler(4, torch.device("cpu"))
     p = SamplingParameters(top_k=1, repetition_penalty=2.0)
+    first, second = sequence(p, (3,), 0), sequence(p, (3,), 1)
     logits = torch.tensor([[3.0, 3.5, 0.0, 0.0]])
-    assert sampler.sample(logits, [sequence(p, (1,), 0)]) == [0]  # token 1 is seen here, token 0 is not
+    assert sampler.sample(logits, [first]) == [1]
+    assert sampler.sample(logits.repeat(2, 1), [first, second]) == [0, 1]
+    sampler.leave(first)
+    assert sampler.sample(logits, [first]) == [1]

@@ -16,12 +16,13 @@ from collections.abc import AsyncGenerator, Iterator
 
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device, use_threads
+from victorian.engine.blocks import BLOCK_TOKENS, BlockPool
 from victorian.engine.request import Completed, Deliver, Event, Failed, FinishReason, Request, TokenEvent
-from victorian.engine.runner import Runner
-from victorian.engine.sampling import Sampler
+from victorian.engine.runner import new_runner
+from victorian.engine.sampling import BrokenLogitsError, Drawn, Sampler
 from victorian.engine.scheduler import Scheduler, Sequence
 from victorian.engine.text import TextStream
-from victorian.errors import RequestError, ServiceError
+from victorian.errors import ConfigError, RequestError, ServiceError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import Encoding
 
@@ -37,9 +38,12 @@ class Engine:
         self._config = config
         use_threads(config.threads)  # refused here, where the caller hears of it
         device = pick_device()
-        self._runner = Runner(model, config, encoding.size, device)
-        self._sampler = Sampler(config.max_running, encoding.size, device)
-        self._scheduler = Scheduler(config.max_running, config.max_waiting)
+        blocks = -(-(config.cache_tokens or config.max_running * self.context) // BLOCK_TOKENS)
+        if blocks * BLOCK_TOKENS < self.context:
+            raise ConfigError(f"a cache of {config.cache_tokens} tokens does not hold a window of {self.context}")
+        self._runner = new_runner(model, config, blocks, encoding.size, device)
+        self._sampler = Sampler(encoding.size, encoding.end_of_text, self._runner.select)
+        self._scheduler = Scheduler(config.max_running, config.max_waiting, BlockPool(blocks), config.chunk)
         self._sequences: dict[str, Sequence] = {}
         self._wake = threading.Condition()
         self._closing = False
@@ -165,23 +169,29 @@ class Engine:
     # What the engine's thread does.
 
     def step(self) -> None:
-        """Advance every running request by one token."""
+        """Read what is next of every running request, and draw a token for each that has been read."""
         with self._wake:
-            gone = self._scheduler.drop_cancelled_waiting()
-            plan = self._scheduler.schedule()
+            gone = self._scheduler.drop_cancelled()
+            reads = self._scheduler.schedule()
         for sequence in gone:
             self._end(sequence, "cancelled")
-        if not plan.running:
+        if not reads:
             return
-        for row in plan.joined:
-            self._sampler.join(row, plan.running[row].request.prompt)
-        logits = self._runner.run(plan)
-        tokens = self._sampler.sample(logits, plan.running)
-        for sequence, token in zip(plan.running, tokens, strict=True):
-            self._emit(sequence, token)
+        logits = self._runner.run(reads)
+        with self._wake:
+            self._scheduler.advance(reads)
+        drawing = [read.sequence for read in reads if read.draws]
+        if not drawing:
+            return
+        for sequence, drawn in zip(drawing, self._sampler.sample(logits, drawing), strict=True):
+            if isinstance(drawn, BrokenLogitsError):
+                self._fail(sequence, "the network gave something that is no number")
+            else:
+                self._emit(sequence, drawn)
 
-    def _emit(self, sequence: Sequence, token: int) -> None:
+    def _emit(self, sequence: Sequence, drawn: Drawn) -> None:
         """Note a token, tell the caller, and end the request if this was its last."""
+        token = drawn.token
         if sequence.cancelled:
             return self._leave(sequence, "cancelled")
         if token == self.encoding.end_of_text:  # not part of the text, and not counted
@@ -198,25 +208,32 @@ class Engine:
         elif sequence.generated >= sequence.request.sampling.max_tokens:
             reason = "length"
             text += sequence.text.flush()
-        self._deliver(sequence, TokenEvent(sequence.generated - 1, token, text))
+        self._deliver(sequence, TokenEvent(sequence.generated - 1, token, text, drawn.logprob, drawn.likeliest))
         return self._leave(sequence, reason) if reason else None
 
     def _leave(self, sequence: Sequence, reason: FinishReason) -> None:
         with self._wake:
-            move = self._scheduler.finish(sequence)
-        if move:
-            moved = self._scheduler.running[move.target]
-            self._runner.move(move.source, move.target, moved.cached)
-            self._sampler.move(move.source, move.target)
+            self._scheduler.finish(sequence)
         self._end(sequence, reason)
+
+    def _fail(self, sequence: Sequence, message: str) -> None:
+        """End one request; the others go on."""
+        with self._wake:
+            self._scheduler.finish(sequence)
+            self._sequences.pop(sequence.request.id, None)
+        self._sampler.leave(sequence)
+        self._deliver(sequence, Failed(message))
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         now = time.perf_counter()
         first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
+        self._sampler.leave(sequence)
         with self._wake:
             self._sequences.pop(sequence.request.id, None)
         prompt_tokens = len(sequence.request.prompt)
-        self._deliver(sequence, Completed(reason, prompt_tokens, sequence.generated, first, now - sequence.submitted))
+        seconds = now - sequence.submitted
+        counts = prompt_tokens, sequence.generated, sequence.reused
+        self._deliver(sequence, Completed(reason, *counts, first, seconds))
 
     def _deliver(self, sequence: Sequence, event: Event) -> None:
         """Tell the caller; one whose callback fails is cancelled, and nobody else hears of it."""

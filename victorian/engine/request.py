@@ -20,6 +20,8 @@ class Request:
     sampling: SamplingParameters
     seed: int
     """What the random numbers are drawn from; given by the caller or drawn for it."""
+    priority: int = 0
+    """Those of a higher one are served before, in each the first come first."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class TokenEvent:
     """Position in the output, from 0."""
     token: int
     text: str
+    logprob: float | None = None
+    """Logarithm of the token's probability, where it was asked for."""
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens with theirs, as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Completed:
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    reused_tokens: int
+    """Of the prompt, which the cache held already."""
     first_token_seconds: float
     """From submission to the first token; 0 if there was none."""
     seconds: float

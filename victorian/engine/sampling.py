@@ -1,18 +1,43 @@
-"""Draws the next token of every running request, each with its own parameters.
+"""Draws the next token of every request that has come to one, each with its own parameters.
 
-In this order: the repetition penalty, temperature, top-k, top-p, then a draw by inverse transform. The uniform number
-behind a draw is a function of the request's seed and the position alone, and so is the order among equal logits.
+In this order: the logit bias; repetition, presence and frequency penalties; tokens that may not be drawn yet;
+temperature, top-k, top-p, min-p; then a draw by inverse transform over the candidates, the likeliest first. The uniform
+number behind a draw is a function of the request's seed and the position alone, and so is the order among equals.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from victorian.config import bounds
+from victorian.config import SamplingParameters, bounds
 from victorian.engine.scheduler import Sequence
 
-MOST_TOP_K = int(bounds("top_k")[1])
+CANDIDATES = int(bounds("top_k")[1])
+"""The likeliest tokens that are looked at where top-k says that they are enough."""
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Select = Callable[[Floats, int], tuple[Floats, Ints, npt.NDArray[np.bool_]]]
+"""(rows, tokens) and k -> the k largest of each row from the largest down, equals in their order, where they stand, and
+whether all numbers of the row are numbers."""
+
+
+class BrokenLogitsError(Exception):
+    """A row of logits that holds something that is no number."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token, with the logarithms of probabilities before temperature and everything after it."""
+
+    token: int
+    logprob: float | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """As many as were asked for, from the likeliest down."""
 
 
 def uniform(seed: int, position: int) -> float:
@@ -23,94 +48,189 @@ def uniform(seed: int, position: int) -> float:
     return float(np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, position])).random())
 
 
-def penalize_repetition(logits: torch.Tensor, seen: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
-    """Divide the positive and multiply the negative logits of seen tokens (Keskar et al. 2019, CTRL,
-    https://arxiv.org/abs/1909.05858).
+def select(rows: Floats, count: int) -> tuple[Floats, Ints, npt.NDArray[np.bool_]]:
+    """`Select` in torch, for networks that bring none of their own."""
+    largest = np.array(torch.from_numpy(rows).topk(count).values)
+    # topk leaves the order of equals open; a stable sort of what is not below the least makes it that of the tokens.
+    indices = np.empty((len(rows), count), np.int64)
+    for row, values in enumerate(rows):
+        found = np.flatnonzero(values >= largest[row, -1])
+        indices[row] = found[np.argsort(-values[found], kind="stable")][:count]
+    return np.take_along_axis(rows, indices, 1), indices, ~np.isnan(rows).any(axis=1)
 
-    Args:
-        logits: (rows, tokens).
-        seen: bool (rows, tokens), what stands in prompt or output.
-        penalty: (rows, 1), 1 is off.
+
+class Seen:
+    """Which tokens stand in prompt and output of one request, and how often in the output."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._place: dict[int, int] = {}
+        self._ids = np.empty(64, np.int64)
+        self._counts = np.empty(64, np.float32)
+        prompt = len(sequence.request.prompt)
+        for token in sequence.tokens[:prompt]:
+            self._add(token, 0)
+        for token in sequence.tokens[prompt:]:
+            self.add(token)
+
+    @property
+    def ids(self) -> Ints:
+        """Every token once."""
+        return self._ids[: len(self._place)]
+
+    @property
+    def counts(self) -> Floats:
+        """How often each of `ids` stands in the output."""
+        return self._counts[: len(self._place)]
+
+    def add(self, token: int) -> None:
+        """A token of the output."""
+        self._add(token, 1)
+
+    def _add(self, token: int, times: int) -> None:
+        place = self._place.get(token)
+        if place is None:
+            place = self._place[token] = len(self._place)
+            if place == len(self._ids):
+                self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
+                self._counts = np.concatenate([self._counts, np.empty_like(self._counts)])
+            self._ids[place], self._counts[place] = token, 0
+        self._counts[place] += times
+
+
+def adjust(row: Floats, p: SamplingParameters, seen: Seen) -> None:
+    """Bias and penalties, in place.
+
+    Repetition (Keskar et al. 2019, CTRL, https://arxiv.org/abs/1909.05858): positive logits of tokens in prompt or
+    output are divided, negative ones multiplied. Presence and frequency, as in OpenAI's API: taken off tokens of the
+    output, once and for each time.
     """
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    for token, bias in p.logit_bias.items():
+        if 0 <= token < len(row):
+            row[token] += np.float32(bias)
+    if p.repetition_penalty != 1:
+        penalty = np.float32(p.repetition_penalty)
+        logits = row[seen.ids]
+        row[seen.ids] = np.where(logits > 0, logits / penalty, logits * penalty)
+    if p.presence_penalty or p.frequency_penalty:
+        counts = seen.counts
+        taken = np.float32(p.presence_penalty) * (counts > 0) + np.float32(p.frequency_penalty) * counts
+        row[seen.ids] -= taken
 
 
-def filter_sorted(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Probabilities after top-k and top-p, of logits that are sorted from the largest down.
+def probabilities(logits: Floats, p: Items[SamplingParameters]) -> Floats:
+    """What may be drawn, after temperature, top-k, top-p and min-p.
 
     Top-p (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751) keeps the fewest tokens that hold at least p of the
-    probability that top-k has left: a token stays if those before it hold less than p. The first always stays.
+    probability that top-k has left: a token stays if those before it hold less than p. Min-p (Nguyen et al. 2024,
+    https://arxiv.org/abs/2407.01082) keeps those of at least p of the likeliest one's probability. The first always
+    stays; a temperature of 0 leaves it alone.
 
     Args:
         logits: (rows, candidates), descending.
-        top_k: int64 (rows, 1); at least 1.
-        top_p: (rows, 1).
+        p: of each row.
 
     Returns:
         (rows, candidates), each row adding up to 1.
     """
-    rank = torch.arange(logits.shape[1], device=logits.device)
-    probabilities = logits.masked_fill(rank >= top_k, float("-inf")).softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    kept = probabilities.masked_fill((before >= top_p) & (rank > 0), 0.0)
-    return kept / kept.sum(dim=-1, keepdim=True)
+    count = logits.shape[1]
+
+    def column(values: list[float]) -> Floats:
+        return np.array(values, np.float32)[:, None]
+
+    greedy = column([q.temperature == 0 for q in p]) > 0
+    heat = column([q.temperature or 1 for q in p])
+    top_k = np.where(greedy, 1, column([q.top_k or count for q in p]))
+    rank = np.arange(count)
+    scaled = np.where(rank < top_k, (logits - logits[:, :1]) / heat, np.float32(-np.inf))
+    weights = np.exp(scaled)
+    weights /= weights.sum(axis=1, keepdims=True)
+    before = np.cumsum(weights, axis=1) - weights
+    kept = (before < column([q.top_p for q in p])) & (weights >= column([q.min_p for q in p]) * weights[:, :1])
+    kept[:, 0] = True
+    weights = np.where(kept, weights, 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-def draw(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+def draw(weights: Floats, uniforms: npt.NDArray[np.float64]) -> Ints:
     """The first index at which the cumulative probability exceeds the uniform number.
 
     Args:
-        probabilities: (rows, candidates).
-        uniforms: (rows, 1) in [0, 1).
+        weights: (rows, candidates), probabilities.
+        uniforms: (rows,) in [0, 1).
 
     Returns:
         int64 (rows,).
     """
-    cumulative = probabilities.double().cumsum(dim=-1)
+    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
     # Rounding may leave the total below 1, or the target on a candidate of no probability: scale and clamp.
-    index = torch.searchsorted(cumulative, uniforms.double() * cumulative[:, -1:], right=True).squeeze(1)
-    last = (probabilities > 0).sum(dim=-1) - 1
-    return torch.minimum(index, last)
+    index = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=1)
+    last = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0, axis=1)
+    return np.minimum(index, last)
 
 
 class Sampler:
-    """Keeps, for every row, which tokens have been seen, and draws with each request's own parameters."""
+    """Knows what every running request has said, and draws with each request's own parameters.
 
-    def __init__(self, rows: int, tokens: int, device: torch.device) -> None:
+    Args:
+        tokens: of the encoding.
+        end: the token that ends a text.
+        select: finds the largest logits.
+    """
+
+    def __init__(self, tokens: int, end: int, select: Select = select) -> None:
         self._tokens = tokens
-        self._device = device
-        self._seen = torch.zeros((rows, tokens), dtype=torch.bool, device=device)
+        self._end = end
+        self._select = select
+        self._seen: dict[str, Seen] = {}
 
-    def join(self, row: int, prompt: tuple[int, ...]) -> None:
-        """Another request takes the row."""
-        self._seen[row] = False
-        self._seen[row, torch.tensor(prompt, device=self._device)] = True
+    def leave(self, sequence: Sequence) -> None:
+        """The request is over."""
+        self._seen.pop(sequence.request.id, None)
 
-    def move(self, source: int, target: int) -> None:
-        self._seen[target] = self._seen[source]
-
-    def sample(self, logits: torch.Tensor, running: list[Sequence]) -> list[int]:
-        """One token for every row of `logits`, float32 (rows, tokens), and note it as seen."""
+    def sample(self, logits: Floats, running: list[Sequence]) -> list[Drawn | BrokenLogitsError]:
+        """One token for every row of `logits`, (rows, tokens), which are overwritten; an error for a broken row."""
         parameters = [sequence.request.sampling for sequence in running]
+        reports = {row: _log_sum(logits[row]) for row, p in enumerate(parameters) if p.logprobs is not None}
+        plain = {row: logits[row].copy() for row in reports}
+        for row, (sequence, p) in enumerate(zip(running, parameters, strict=True)):
+            adjust(logits[row], p, self._seen_by(sequence))
+            if sequence.generated < p.min_tokens:
+                logits[row, self._end] = -np.inf
+        chosen: list[Drawn | BrokenLogitsError] = [BrokenLogitsError()] * len(running)
+        few = [row for row, p in enumerate(parameters) if p.top_k or not p.temperature]
+        every = [row for row, p in enumerate(parameters) if p.top_k == 0 and p.temperature]
+        # Most rows need their likeliest tokens alone, at a fraction of a sort's cost. How many are looked at does not
+        # depend on the neighbours: sums would round in another way.
+        for group, count in ((few, min(CANDIDATES, self._tokens)), (every, self._tokens)):
+            if not group:
+                continue
+            values, tokens, good = self._select(logits if len(group) == len(logits) else logits[group], count)
+            values[~good] = 0
+            mine = [parameters[row] for row in group]
+            uniforms = [uniform(running[row].request.seed, len(running[row].tokens)) for row in group]
+            places = draw(probabilities(values, mine), np.array(uniforms))
+            for row, place, ids, whole in zip(group, places, tokens, good, strict=True):
+                if whole:
+                    token = int(ids[place])
+                    chosen[row] = self._report(token, plain[row], reports[row], parameters[row]) if row in reports else Drawn(token)
+                    self._seen_by(running[row]).add(token)
+        return chosen
 
-        def column(values: Iterable[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.tensor(list(values), dtype=dtype, device=self._device)[:, None]
+    def _report(self, token: int, row: Floats, total: float, p: SamplingParameters) -> Drawn:
+        likeliest: tuple[tuple[int, float], ...] = ()
+        if p.logprobs:
+            values, tokens, _ = self._select(row[None], p.logprobs)
+            likeliest = tuple((int(t), float(v) - total) for t, v in zip(tokens[0], values[0], strict=True))
+        return Drawn(token, float(row[token]) - total, likeliest)
 
-        rows = len(running)
-        logits = penalize_repetition(logits, self._seen[:rows], column([p.repetition_penalty for p in parameters]))
-        logits = logits / column([p.temperature for p in parameters])
-        top_k = column([p.top_k or self._tokens for p in parameters], torch.int64)
-        top_p = column([p.top_p for p in parameters])
-        uniforms = column([uniform(s.request.seed, len(s.tokens)) for s in running], torch.float64)
-        chosen = torch.empty((rows, 1), dtype=torch.int64, device=self._device)
-        few = [row for row, p in enumerate(parameters) if p.top_k]
-        every = [row for row, p in enumerate(parameters) if not p.top_k]
-        # Most rows need their likeliest tokens alone, at a fraction of a sort's cost. How many are taken does not
-        # depend on the neighbours: equal logits would come in another order.
-        for group, candidates in ((few, min(MOST_TOP_K, self._tokens)), (every, self._tokens)):
-            if group:
-                values, tokens = logits[group].topk(candidates, dim=-1)
-                drawn = draw(filter_sorted(values, top_k[group], top_p[group]), uniforms[group])
-                chosen[group] = tokens.gather(1, drawn[:, None])
-        self._seen[:rows].scatter_(1, chosen, True)
-        return [int(token) for token in chosen.squeeze(1).tolist()]
+    def _seen_by(self, sequence: Sequence) -> Seen:
+        seen = self._seen.get(sequence.request.id)
+        if seen is None:
+            seen = self._seen[sequence.request.id] = Seen(sequence)
+        return seen
+
+
+def _log_sum(row: Floats) -> float:
+    """The logarithm of the sum of e to each of them."""
+    largest = float(row.max())
+    return largest + float(np.log(np.exp(row - largest, dtype=np.float64).sum()))

@@ -1,17 +1,21 @@
-"""Who runs in the next step, and in which row of the cache. Knows no torch.
+"""What the next step reads: which sequences, how many tokens of each, in which blocks of the cache. Knows no torch.
 
-First come, first served. At most one request joins in a step, so that prompts hold the running ones up one at a time;
-all running requests then advance by one token together. Rows in use are 0 to n-1: when a request
-leaves, the last row moves into its place.
+First come, first served, those of a higher priority before. Running sequences that only want their next token all get
+it; what is left of a step's tokens goes to prompts, a chunk each. A sequence joins when the cache has room for all of
+its window; when the cache is full the last that joined gives way, and reads its window again when there is room.
 """
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass, field
+from itertools import count
 from time import perf_counter
 
+from victorian.engine.blocks import BLOCK_TOKENS, BlockPool, Key, block_keys
 from victorian.engine.request import Deliver, Request
 from victorian.engine.text import TextStream
 from victorian.errors import OverloadedError
+
+_arrivals = count()
 
 
 @dataclass(eq=False)
@@ -28,7 +32,14 @@ class Sequence:
     """First token that the network still sees."""
     cached: int = 0
     """Tokens of the window that are in the cache."""
+    blocks: list[int] = field(default_factory=list)
+    """Of the cache, in the window's order."""
+    keys: list[Key] = field(default_factory=list)
+    """Of the window's full blocks that are in the cache."""
+    reused: int = 0
+    """Tokens of the prompt that the cache held already when the sequence joined."""
     cancelled: bool = False
+    arrival: int = field(default_factory=lambda: next(_arrivals))
     submitted: float = field(default_factory=perf_counter)
     first_token: float | None = None
 
@@ -40,53 +51,59 @@ class Sequence:
         return len(self.tokens) - len(self.request.prompt)
 
     @property
-    def window(self) -> list[int]:
-        return self.tokens[self.window_start :]
+    def length(self) -> int:
+        """Tokens of the window."""
+        return len(self.tokens) - self.window_start
 
-    def slide(self) -> None:
-        """When prompt and output outgrow the context, go on from the later half of it, read afresh.
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Place in the order of service."""
+        return -self.request.priority, self.arrival
+
+    def outgrown(self) -> bool:
+        """Go on from the later half of the context when prompt and output outgrow it; the window is read afresh then.
 
         Positions are learned, so cached keys cannot be moved: half a context is read once for every half written.
         """
-        if len(self.tokens) - self.window_start > self.context:
-            self.window_start = len(self.tokens) - self.context // 2
-            self.cached = 0
+        if self.length <= self.context:
+            return False
+        self.window_start = len(self.tokens) - self.context // 2
+        return True
 
 
 @dataclass(frozen=True)
-class Fill:
-    """Tokens to put into the cache of a row, from its beginning, before the step."""
+class Read:
+    """Tokens `start` to `stop` of a sequence's window are read; after the window's last a token is drawn."""
 
-    row: int
-    tokens: list[int]
+    sequence: Sequence
+    start: int
+    stop: int
+    draws: bool
 
-
-@dataclass(frozen=True)
-class Plan:
-    """One step: first the fills, then one token for each of `running`, whose index is its row."""
-
-    joined: list[int]
-    """Rows that belong to another request than before."""
-    fills: list[Fill]
-    running: list[Sequence]
-
-
-@dataclass(frozen=True)
-class Move:
-    """Row `source` is now row `target`."""
-
-    source: int
-    target: int
+    @property
+    def tokens(self) -> list[int]:
+        offset = self.sequence.window_start
+        return self.sequence.tokens[offset + self.start : offset + self.stop]
 
 
 class Scheduler:
-    """The queue and the rows."""
+    """The queue, the running sequences, and their blocks.
 
-    def __init__(self, max_running: int, max_waiting: int) -> None:
+    Args:
+        max_running: sequences at once.
+        max_waiting: sequences that may wait beyond those that have room.
+        blocks: of the cache; a window of the whole context must fit.
+        chunk: tokens of a prompt that a step reads at the most, of all prompts together.
+    """
+
+    def __init__(self, max_running: int, max_waiting: int, blocks: BlockPool, chunk: int) -> None:
         self._max_running = max_running
         self._max_waiting = max_waiting
-        self.waiting: deque[Sequence] = deque()
+        self._pool = blocks
+        self._chunk = chunk
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        """Both in the order of service."""
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request; OverloadedError where the queue is full."""
@@ -96,38 +113,111 @@ class Scheduler:
                 f"{len(self.running)} requests are running and {len(self.waiting)} waiting, which is all there is "
                 "room for; try again in a moment"
             )
-        self.waiting.append(sequence)
+        insort(self.waiting, sequence, key=lambda s: s.rank)
 
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
-    def drop_cancelled_waiting(self) -> list[Sequence]:
-        """Take cancelled requests that have not begun out of the queue."""
-        gone = [s for s in self.waiting if s.cancelled]
-        if gone:
-            self.waiting = deque(s for s in self.waiting if not s.cancelled)
+    def drop_cancelled(self) -> list[Sequence]:
+        """Take cancelled requests out, running or waiting; their blocks are free at once."""
+        gone = [s for s in (*self.running, *self.waiting) if s.cancelled]
+        for sequence in gone:
+            self.finish(sequence)
         return gone
 
-    def schedule(self) -> Plan:
-        """Let the next request in if a row is free, and say what has to be cached before the step."""
-        joined: list[int] = []
-        if self.waiting and len(self.running) < self._max_running:
-            self.running.append(self.waiting.popleft())
-            joined.append(len(self.running) - 1)
-        fills = []
-        for row, sequence in enumerate(self.running):
-            sequence.slide()
-            prefix = sequence.window[:-1]  # the last token is the one that the step itself reads
-            if not sequence.cached and prefix:
-                fills.append(Fill(row, prefix))
-                sequence.cached = len(prefix)
-        return Plan(joined, fills, list(self.running))
+    def schedule(self) -> list[Read]:
+        """The next step. Empty only if nothing is running or waiting."""
+        for sequence in self.running:
+            if sequence.outgrown():
+                self._release(sequence)
+        reads: list[Read] = []
+        left = self._chunk
+        full = False
+        # Next tokens first, so that no prompt holds them up; then prompts, oldest first.
+        for sequence in sorted(self.running, key=lambda s: (s.length - s.cached > 1, s.rank)):
+            if sequence not in self.running:
+                continue  # it gave way to one before
+            missing = sequence.length - sequence.cached
+            wanted = missing if missing == 1 else min(missing, left)
+            if not wanted:
+                continue
+            while not self._reserve(sequence, wanted):
+                full = True
+                last = max(self.running, key=lambda s: s.rank)
+                self._give_way(last)
+                reads = [read for read in reads if read.sequence is not last]
+                if last is sequence:
+                    break
+            else:
+                left -= wanted if missing > 1 else 0
+                reads.append(self._read(sequence, wanted))
+        while self.waiting and len(self.running) < self._max_running and left and not full:
+            sequence = self.waiting[0]
+            if not self._join(sequence):
+                break
+            wanted = min(sequence.length - sequence.cached, left)
+            left -= wanted
+            reads.append(self._read(sequence, wanted))
+        return reads
 
-    def finish(self, sequence: Sequence) -> Move | None:
-        """Free the row of a request; the last row takes its place."""
-        row = self.running.index(sequence)
-        last = self.running.pop()
-        if last is sequence:
-            return None
-        self.running[row] = last
-        return Move(len(self.running), row)
+    def advance(self, reads: list[Read]) -> None:
+        """What a step was to read is in the cache now, and others may use it."""
+        for read in reads:
+            sequence = read.sequence
+            sequence.cached = read.stop
+            offset, known = sequence.window_start, len(sequence.keys)
+            if read.stop // BLOCK_TOKENS > known:
+                window = sequence.tokens[offset : offset + read.stop]
+                before = sequence.keys[-1] if sequence.keys else b""
+                fresh = block_keys(window, before, known * BLOCK_TOKENS)
+                sequence.keys += fresh
+                for index, key in enumerate(fresh, known):
+                    self._pool.hold(sequence.blocks[index], key)
+
+    def finish(self, sequence: Sequence) -> None:
+        """A request is over; its blocks keep what they hold until somebody needs the room."""
+        self._release(sequence)
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+
+    @staticmethod
+    def _read(sequence: Sequence, wanted: int) -> Read:
+        stop = sequence.cached + wanted
+        return Read(sequence, sequence.cached, stop, stop == sequence.length)
+
+    def _reserve(self, sequence: Sequence, wanted: int) -> bool:
+        """Have blocks for some more tokens of a running sequence, if there are."""
+        missing = _blocks(sequence.cached + wanted) - len(sequence.blocks)
+        if missing > self._pool.available:
+            return False
+        sequence.blocks += self._pool.take(missing)
+        return True
+
+    def _join(self, sequence: Sequence) -> bool:
+        """Let a waiting sequence run, with the blocks of those that began as it does, if its window has room."""
+        keys = block_keys(sequence.tokens[sequence.window_start :])[: (sequence.length - 1) // BLOCK_TOKENS]
+        shared = self._pool.find(keys)
+        missing = _blocks(sequence.length) - len(shared)
+        if missing > self._pool.available - self._pool.unused(shared):
+            return False
+        self._pool.share(shared)
+        sequence.blocks = shared + self._pool.take(missing)
+        sequence.keys = keys[: len(shared)]
+        sequence.cached = len(shared) * BLOCK_TOKENS
+        if not sequence.generated:
+            sequence.reused = sequence.cached
+        self.waiting.remove(sequence)
+        insort(self.running, sequence, key=lambda s: s.rank)
+        return True
+
+    def _give_way(self, sequence: Sequence) -> None:
+        self._release(sequence)
+        self.running.remove(sequence)
+        insort(self.waiting, sequence, key=lambda s: s.rank)
+
+    def _release(self, sequence: Sequence) -> None:
+        self._pool.give_back(sequence.blocks)
+        sequence.blocks, sequence.keys, sequence.cached = [], [], 0
+
+
+def _blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)

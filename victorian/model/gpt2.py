@@ -140,10 +140,10 @@ class GPT(nn.Module):
         """The head, tied to the embedding: (..., channels) -> (..., vocabulary)."""
         return F.linear(hidden, self.token_embedding.weight)
 
-    def new_cache(self, rows: int) -> KVCache:
-        """An empty cache for `rows` sequences, in the type and on the device of the weights."""
+    def new_cache(self, slots: int) -> KVCache:
+        """An empty cache for `slots` tokens, in the type and on the device of the weights."""
         c, weight = self.config, self.token_embedding.weight
-        return KVCache(c.layers, rows, c.heads, c.context, c.head_dim, weight.dtype, weight.device)
+        return KVCache(c.layers, slots, c.heads, c.head_dim, weight.dtype, weight.device)
 
     def parameter_count(self) -> int:
         """Parameters, the shared embedding counted once."""
