@@ -1,6 +1,7 @@
 """Each sampling parameter against a plain, slow definition of it, on random logits."""
 
 import math
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,87 +11,117 @@ from hypothesis import strategies as st
 
 from victorian.config import SamplingParameters
 from victorian.engine.request import Request
-from victorian.engine.sampling import Sampler, draw, filter_sorted, penalize_repetition, uniform
+from victorian.engine.sampling import BrokenLogitsError, Drawn, Sampler, Seen, adjust, draw, probabilities, select, uniform
 from victorian.engine.scheduler import Sequence
 from victorian.engine.text import TextStream
 from victorian.tokens.bpe import get_encoding
 
 TOKENS = 513
+END = 512
+_names = count()
 
 
-def slow_distribution(logits: list[float], seen: set[int], p: SamplingParameters) -> dict[int, float]:
+def slow_distribution(
+    logits: list[float], prompt: tuple[int, ...], output: tuple[int, ...], p: SamplingParameters
+) -> dict[int, float]:
     """Probability of every token that may be drawn, by the definitions, one number at a time."""
     adjusted = []
     for token, logit in enumerate(logits):
-        if token in seen:
+        logit += p.logit_bias.get(token, 0.0)
+        if token in prompt or token in output:
             logit = logit / p.repetition_penalty if logit > 0 else logit * p.repetition_penalty
-        adjusted.append(logit / p.temperature)
+        times = output.count(token)
+        logit -= p.frequency_penalty * times + (p.presence_penalty if times else 0.0)
+        if token == END and len(output) < p.min_tokens:
+            logit = -math.inf
+        adjusted.append(logit)
     order = sorted(range(len(logits)), key=lambda token: -adjusted[token])
+    if p.temperature == 0:
+        return {order[0]: 1.0}
     if p.top_k:
         order = order[: p.top_k]
     top = adjusted[order[0]]
-    weights = {token: math.exp(adjusted[token] - top) for token in order}
+    weights = {token: math.exp((adjusted[token] - top) / p.temperature) for token in order}
     total = sum(weights.values())
     kept: dict[int, float] = {}
     held = 0.0
     for token in order:
-        if kept and held >= p.top_p * total:
+        if kept and (held >= p.top_p * total or weights[token] < p.min_p):
             break
         kept[token] = weights[token]
         held += weights[token]
     return {token: weight / sum(kept.values()) for token, weight in kept.items()}
 
 
-def sequence(parameters: SamplingParameters, prompt: tuple[int, ...], seed: int, position: int = 1) -> Sequence:
-    request = Request("r", prompt, parameters, seed)
+def sequence(
+    parameters: SamplingParameters, prompt: tuple[int, ...], seed: int, output: tuple[int, ...] = ()
+) -> Sequence:
+    request = Request(str(next(_names)), prompt, parameters, seed)
     made = Sequence(request, lambda _: None, TextStream(get_encoding(512), ()), context=64)
-    made.tokens = list(prompt) + [0] * (position - len(prompt))
+    made.tokens = [*prompt, *output]
     return made
+
+
+def rows_of(*values: list[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def random_logits(rows: int, seed: int, spread: float = 3.0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal((rows, TOKENS)) * spread).astype(np.float32)
+
+
+def token_of(drawn: Drawn | BrokenLogitsError) -> int:
+    assert isinstance(drawn, Drawn)
+    return drawn.token
 
 
 parameters = st.builds(
     SamplingParameters,
-    temperature=st.floats(0.1, 2.0),
+    temperature=st.one_of(st.just(0.0), st.floats(0.1, 2.0)),
     top_k=st.integers(0, 100),
     top_p=st.floats(0.01, 1.0),
+    min_p=st.one_of(st.just(0.0), st.floats(0.0, 1.0)),
     repetition_penalty=st.floats(1.0, 2.0),
+    presence_penalty=st.floats(-2.0, 2.0),
+    frequency_penalty=st.floats(-2.0, 2.0),
+    logit_bias=st.dictionaries(st.integers(0, 600), st.floats(-5, 5), max_size=4),
+    min_tokens=st.integers(0, 4),
 )
+tokens = st.lists(st.integers(0, 512), min_size=1, max_size=6).map(tuple)
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(parameters, st.sets(st.integers(0, 512), min_size=1)), min_size=1, max_size=5),
-    st.integers(0, 99),
-)
-def test_every_row_follows_its_own_definition(rows: list[tuple[SamplingParameters, set[int]]], seed: int) -> None:
-    logits = torch.randn(len(rows), TOKENS, generator=torch.Generator().manual_seed(seed)) * 3
-    sampler = Sampler(TOKENS, torch.device("cpu"))
-    running = []
-    for row, (p, seen) in enumerate(rows):
-        running.append(sequence(p, tuple(seen), seed + row, position=len(seen)))
-    chosen = sampler.sample(logits, running)
-    for row, (p, seen) in enumerate(rows):
-        allowed = slow_distribution(logits[row].tolist(), seen, p)
+@given(st.lists(st.tuples(parameters, tokens, tokens), min_size=1, max_size=5), st.integers(0, 99))
+def test_every_row_follows_its_own_definition(
+    rows: list[tuple[SamplingParameters, tuple[int, ...], tuple[int, ...]]], seed: int
+) -> None:
+    logits = random_logits(len(rows), seed)
+    running = [sequence(p, prompt, seed + row, output) for row, (p, prompt, output) in enumerate(rows)]
+    chosen = Sampler(TOKENS, END).sample(logits.copy(), running)
+    for row, (p, prompt, output) in enumerate(rows):
+        allowed = slow_distribution(logits[row].tolist(), prompt, output, p)
         # The draw by inverse transform, over the same tokens from the likeliest down.
-        target, held = uniform(seed + row, len(seen)), 0.0
+        target, held = uniform(seed + row, len(prompt) + len(output)), 0.0
         near = []
         for token, probability in allowed.items():
             if held - 1e-4 <= target <= held + probability + 1e-4:  # float32 against float64 at the borders
                 near.append(token)
             held += probability
-        assert chosen[row] in near or chosen[row] in list(allowed)[-1:]
+        assert token_of(chosen[row]) in near or token_of(chosen[row]) in list(allowed)[-1:]
 
 
 def test_frequencies_follow_the_distribution() -> None:
-    p = SamplingParameters(temperature=0.9, top_k=12, top_p=0.9, repetition_penalty=1.3)
-    logits = torch.randn(1, TOKENS, generator=torch.Generator().manual_seed(5)) * 2
-    seen = {int(logits.argmax()), 7}
-    expected = slow_distribution(logits[0].tolist(), seen, p)
+    p = SamplingParameters(temperature=0.9, top_k=12, top_p=0.9, repetition_penalty=1.3, min_p=0.02)
+    logits = random_logits(1, 5, 2.0)
+    prompt = (int(logits.argmax()), 7)
+    expected = slow_distribution(logits[0].tolist(), prompt, (), p)
     rounds = 4000
     counts: dict[int, int] = {}
+    sampler = Sampler(TOKENS, END)
     for seed in range(rounds):
-        sampler = Sampler(TOKENS, torch.device("cpu"))
-        (token,) = sampler.sample(logits, [sequence(p, tuple(seen), seed)])
+        item = sequence(p, prompt, seed)
+        token = token_of(sampler.sample(logits.copy(), [item])[0])
+        sampler.leave(item)
         counts[token] = counts.get(token, 0) + 1
     assert set(counts) <= set(expected)
     chi_squared = sum((counts.get(t, 0) - rounds * q) ** 2 / (rounds * q) for t, q in expected.items())
@@ -98,23 +129,30 @@ def test_frequencies_follow_the_distribution() -> None:
     assert chi_squared < freedom + 4 * math.sqrt(2 * freedom)  # four deviations; the seeds are fixed
 
 
-def test_penalty_by_example() -> None:
-    logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
-    seen = torch.tensor([[True, True, False, False]])
-    assert penalize_repetition(logits, seen, torch.tensor([[2.0]])).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+def test_penalties_by_example() -> None:
+    p = SamplingParameters(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, logit_bias={3: 1.0})
+    row = rows_of([2.0, -2.0, 2.0, -2.0])[0]
+    adjust(row, p, Seen(sequence(p, (0,), 0, (1, 1))))
+    assert row.tolist() == [1.0, -5.0, 2.0, -1.0]
 
 
 def test_top_p_keeps_the_token_that_crosses_the_line_and_always_one() -> None:
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    every = torch.tensor([[4]])
+    logits = np.log(rows_of([0.5, 0.3, 0.15, 0.05]))
     for top_p, kept in [(0.79, 2), (0.81, 3), (0.01, 1), (0.0, 1), (1.0, 4)]:
-        assert int((filter_sorted(logits, every, torch.tensor([[top_p]])) > 0).sum()) == kept
+        p = SamplingParameters(temperature=1, top_k=0, top_p=top_p)
+        assert int((probabilities(logits, [p]) > 0).sum()) == kept
+
+
+def test_min_p_keeps_those_of_its_share_of_the_likeliest() -> None:
+    logits = np.log(rows_of([0.5, 0.3, 0.15, 0.05]))
+    for min_p, kept in [(0.0, 4), (0.2, 3), (0.5, 2), (0.61, 1), (1.0, 1)]:
+        p = SamplingParameters(temperature=1, top_k=0, top_p=1, min_p=min_p)
+        assert int((probabilities(logits, [p]) > 0).sum()) == kept
 
 
 def test_the_draw_is_by_inverse_transform_and_stays_inside() -> None:
-    probabilities = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).repeat(5, 1)
-    uniforms = torch.tensor([[0.0], [0.4999], [0.5], [0.75], [1 - 1e-12]], dtype=torch.float64)
-    assert draw(probabilities, uniforms).tolist() == [0, 0, 1, 2, 2]
+    weights = np.tile(rows_of([0.5, 0.25, 0.25, 0.0]), (5, 1))
+    assert draw(weights, np.array([0.0, 0.4999, 0.5, 0.75, 1 - 1e-12])).tolist() == [0, 0, 1, 2, 2]
 
 
 def test_random_numbers_depend_on_seed_and_position_alone() -> None:
@@ -125,24 +163,51 @@ def test_random_numbers_depend_on_seed_and_position_alone() -> None:
     assert uniform(2**63 - 1, 10**6) < 1
 
 
-def test_equal_logits_are_drawn_alike_whoever_the_neighbours_are() -> None:
-    tied = torch.randn(1, TOKENS, generator=torch.Generator().manual_seed(2)).bfloat16().float()
+def test_equals_are_drawn_alike_whoever_the_neighbours_are() -> None:
+    tied = np.round(random_logits(1, 2))
     mine = SamplingParameters(top_k=40, temperature=1.5)
     for seed in range(40):
         draws = set()
         for neighbour in (None, SamplingParameters(top_k=0), SamplingParameters(top_k=100)):
-            sampler = Sampler(TOKENS, torch.device("cpu"))
             running = [sequence(mine, (1,), seed)] + ([sequence(neighbour, (1,), seed)] if neighbour else [])
-            draws.add(sampler.sample(tied.repeat(len(running), 1), running)[0])
+            chosen = Sampler(TOKENS, END).sample(np.tile(tied, (len(running), 1)), running)
+            draws.add(token_of(chosen[0]))
         assert len(draws) == 1
 
 
+def test_the_largest_are_found_in_order_and_equals_in_theirs() -> None:
+    values, indices, good = select(rows_of([1, 3, 3, 2, 3], [5, 0, 0, 0, 0]), 3)
+    assert values.tolist() == [[3, 3, 3], [5, 0, 0]]
+    assert indices.tolist() == [[1, 2, 4], [0, 1, 2]]
+    assert good.all()
+
+
+def test_log_probabilities_are_those_of_the_network() -> None:
+    p = SamplingParameters(temperature=0, logprobs=3, repetition_penalty=2.0)
+    logits = random_logits(1, 4)
+    exact = torch.from_numpy(logits[0]).double().log_softmax(0)
+    (drawn,) = Sampler(TOKENS, END).sample(logits.copy(), [sequence(p, (int(logits.argmax()),), 0)])
+    assert isinstance(drawn, Drawn)
+    assert drawn.logprob == pytest.approx(float(exact[drawn.token]), abs=1e-5)
+    top = exact.topk(3)
+    assert [token for token, _ in drawn.likeliest] == top.indices.tolist()
+    assert [value for _, value in drawn.likeliest] == pytest.approx(top.values.tolist(), abs=1e-5)
+
+
+def test_a_row_that_is_no_number_fails_alone() -> None:
+    p = SamplingParameters()
+    logits = random_logits(3, 4)
+    logits[1, 100] = math.nan
+    chosen = Sampler(TOKENS, END).sample(logits, [sequence(p, (1,), 0) for _ in range(3)])
+    assert [isinstance(one, Drawn) for one in chosen] == [True, False, True]
+
+
 def test_a_token_that_was_drawn_counts_as_seen_and_only_for_its_request() -> None:
-    sampler = Sampler(4, torch.device("cpu"))
+    sampler = Sampler(4, 3)
     p = SamplingParameters(top_k=1, repetition_penalty=2.0)
     first, second = sequence(p, (3,), 0), sequence(p, (3,), 1)
-    logits = torch.tensor([[3.0, 3.5, 0.0, 0.0]])
-    assert sampler.sample(logits, [first]) == [1]
-    assert sampler.sample(logits.repeat(2, 1), [first, second]) == [0, 1]
+    logits = rows_of([3.0, 3.5, 0.0, 0.0])
+    assert [token_of(one) for one in sampler.sample(logits.copy(), [first])] == [1]
+    assert [token_of(one) for one in sampler.sample(np.tile(logits, (2, 1)), [first, second])] == [0, 1]
     sampler.leave(first)
-    assert sampler.sample(logits, [first]) == [1]
+    assert [token_of(one) for one in sampler.sample(logits.copy(), [first])] == [1]

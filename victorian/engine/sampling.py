@@ -50,13 +50,17 @@ def uniform(seed: int, position: int) -> float:
 
 def select(rows: Floats, count: int) -> tuple[Floats, Ints, npt.NDArray[np.bool_]]:
     """`Select` in torch, for networks that bring none of their own."""
-    largest = np.array(torch.from_numpy(rows).topk(count).values)
+    largest = torch.from_numpy(rows).topk(count).values.numpy()
     # topk leaves the order of equals open; a stable sort of what is not below the least makes it that of the tokens.
     indices = np.empty((len(rows), count), np.int64)
+    good = ~np.isnan(rows).any(axis=1)
     for row, values in enumerate(rows):
+        if not good[row]:
+            indices[row] = 0
+            continue
         found = np.flatnonzero(values >= largest[row, -1])
         indices[row] = found[np.argsort(-values[found], kind="stable")][:count]
-    return np.take_along_axis(rows, indices, 1), indices, ~np.isnan(rows).any(axis=1)
+    return np.take_along_axis(rows, indices, 1), indices, good
 
 
 class Seen:
