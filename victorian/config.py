@@ -10,7 +10,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from victorian.errors import ConfigError
 
@@ -220,11 +228,19 @@ class Recipe(Section):
         return self.training.tokens_per_step // self.model.context
 
 
+def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
+    """Zero stands outside the range of a temperature, and has a meaning of its own."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    checked: float = inner(value)
+    return checked
+
+
 class SamplingParameters(Section):
     """How the next token is drawn."""
 
-    temperature: float = Field(1.3, ge=0, le=2.0)
-    """Flattens (above 1) or sharpens (below 1) the distribution; 0 takes the likeliest token always."""
+    temperature: Annotated[float, Field(ge=0.1, le=2.0), WrapValidator(_zero_as_well)] = 1.3
+    """Flattens (above 1) or sharpens (below 1) the distribution; 0.1 to 2, or 0 to take the likeliest token always."""
     top_k: int = Field(50, ge=0, le=100)
     """Only the k likeliest tokens may be drawn; 0 to 100, 0 is off."""
     top_p: float = Field(0.95, ge=0, le=1)
@@ -239,12 +255,12 @@ class SamplingParameters(Section):
     """Taken off the logits of tokens of the output for each time that they stand there."""
     logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
     """Added to the logits of these tokens."""
-    logprobs: int | None = Field(None, ge=0, le=20)
-    """With every token its log-probability, and those of so many of the likeliest; None for neither."""
     min_tokens: int = Field(0, ge=0, le=32_768)
-    """Tokens before the end of the text may be drawn."""
+    """Tokens before the end of the text may be drawn; a stop string ends it even so."""
     max_tokens: int = Field(256, ge=1, le=32_768)
     """Tokens to generate at most."""
+    keep_tokens: int = Field(0, ge=0, le=32_768)
+    """Tokens of the prompt's beginning that stay in sight when the text outgrows the context; at most half of that."""
     seed: int | None = Field(None, ge=0, lt=2**63)
     """The same seed gives the same text; without one, a seed is drawn."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=4)
@@ -272,6 +288,10 @@ class EngineConfig(Section):
     """Of products: fp32, bf16, or int8 with a scale for each output and each token; the cache is bf16 but for fp32."""
     chunk: int = Field(128, ge=16, le=8192)
     """Tokens of prompts that one step reads at the most: how long a prompt can hold the others up."""
+    max_unread: int = Field(4096, ge=1)
+    """Tokens that are kept for a reader who does not take them; with one more the request is cancelled."""
+    batch_invariant: bool = False
+    """Start only where a request's logits are the same bits whoever its neighbours are: with our own kernels."""
     cache_tokens: int | None = Field(None, ge=16)
     """Tokens that the KV cache holds, at least the context; by default a context for each running request."""
     kernels: Literal["auto", "native", "torch"] = "auto"

@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from victorian.config import SamplingParameters
-from victorian.engine.request import Request
-from victorian.engine.sampling import BrokenLogitsError, Drawn, Sampler, Seen, adjust, draw, probabilities, select, uniform
+from victorian.engine.request import Request, Scored
+from victorian.engine.sampling import (
+    Sampler,
+    Seen,
+    adjust,
+    draw,
+    probabilities,
+    select,
+    uniform,
+)
 from victorian.engine.scheduler import Sequence
 from victorian.engine.text import TextStream
 from victorian.tokens.bpe import get_encoding
@@ -54,9 +62,13 @@ def slow_distribution(
 
 
 def sequence(
-    parameters: SamplingParameters, prompt: tuple[int, ...], seed: int, output: tuple[int, ...] = ()
+    parameters: SamplingParameters,
+    prompt: tuple[int, ...],
+    seed: int,
+    output: tuple[int, ...] = (),
+    logprobs: int | None = None,
 ) -> Sequence:
-    request = Request(str(next(_names)), prompt, parameters, seed)
+    request = Request(str(next(_names)), prompt, parameters, seed, logprobs=logprobs)
     made = Sequence(request, lambda _: None, TextStream(get_encoding(512), ()), context=64)
     made.tokens = [*prompt, *output]
     return made
@@ -70,14 +82,14 @@ def random_logits(rows: int, seed: int, spread: float = 3.0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal((rows, TOKENS)) * spread).astype(np.float32)
 
 
-def token_of(drawn: Drawn | BrokenLogitsError) -> int:
-    assert isinstance(drawn, Drawn)
+def token_of(drawn: Scored | Exception) -> int:
+    assert isinstance(drawn, Scored)
     return drawn.token
 
 
 parameters = st.builds(
     SamplingParameters,
-    temperature=st.one_of(st.just(0.0), st.floats(0.1, 2.0)),
+    temperature=st.just(0.0) | st.floats(0.1, 2.0),
     top_k=st.integers(0, 100),
     top_p=st.floats(0.01, 1.0),
     min_p=st.one_of(st.just(0.0), st.floats(0.0, 1.0)),
@@ -183,11 +195,11 @@ def test_the_largest_are_found_in_order_and_equals_in_theirs() -> None:
 
 
 def test_log_probabilities_are_those_of_the_network() -> None:
-    p = SamplingParameters(temperature=0, logprobs=3, repetition_penalty=2.0)
+    p = SamplingParameters(temperature=0, repetition_penalty=2.0)
     logits = random_logits(1, 4)
     exact = torch.from_numpy(logits[0]).double().log_softmax(0)
-    (drawn,) = Sampler(TOKENS, END).sample(logits.copy(), [sequence(p, (int(logits.argmax()),), 0)])
-    assert isinstance(drawn, Drawn)
+    (drawn,) = Sampler(TOKENS, END).sample(logits.copy(), [sequence(p, (int(logits.argmax()),), 0, logprobs=3)])
+    assert isinstance(drawn, Scored)
     assert drawn.logprob == pytest.approx(float(exact[drawn.token]), abs=1e-5)
     top = exact.topk(3)
     assert [token for token, _ in drawn.likeliest] == top.indices.tolist()
@@ -199,7 +211,7 @@ def test_a_row_that_is_no_number_fails_alone() -> None:
     logits = random_logits(3, 4)
     logits[1, 100] = math.nan
     chosen = Sampler(TOKENS, END).sample(logits, [sequence(p, (1,), 0) for _ in range(3)])
-    assert [isinstance(one, Drawn) for one in chosen] == [True, False, True]
+    assert [isinstance(one, Scored) for one in chosen] == [True, False, True]
 
 
 def test_a_token_that_was_drawn_counts_as_seen_and_only_for_its_request() -> None:

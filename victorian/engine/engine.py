@@ -4,10 +4,8 @@
 them goes out through the callback given with each. `stream` and `stream_async` wrap the two for callers.
 """
 
-import asyncio
-import contextlib
 import logging
-import queue
+import math
 import secrets
 import threading
 import time
@@ -17,16 +15,36 @@ from collections.abc import AsyncGenerator, Iterator
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device, use_threads
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool
-from victorian.engine.request import Completed, Deliver, Event, Failed, FinishReason, Request, TokenEvent
+from victorian.engine.mailbox import AsyncMailbox, Mailbox, SlowReaderError
+from victorian.engine.request import (
+    Completed,
+    Deliver,
+    Event,
+    Failed,
+    FinishReason,
+    PromptEvent,
+    Request,
+    Scored,
+    TokenEvent,
+)
 from victorian.engine.runner import new_runner
-from victorian.engine.sampling import BrokenLogitsError, Drawn, Sampler
-from victorian.engine.scheduler import Scheduler, Sequence
+from victorian.engine.sampling import BrokenLogitsError, Floats, Sampler
+from victorian.engine.scheduler import Read, Scheduler, Sequence
 from victorian.engine.text import TextStream
 from victorian.errors import ConfigError, RequestError, ServiceError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import Encoding
 
 logger = logging.getLogger(__name__)
+
+MAX_LOGPROBS = 20
+"""Alternatives that can be asked for with a token."""
+BROKEN_REQUESTS = 3
+"""Requests in a row whose logits are no numbers, after which the network itself is taken to be broken."""
+
+
+class BrokenNetworkError(Exception):
+    """The network gives no numbers, whoever asks."""
 
 
 class Engine:
@@ -48,16 +66,27 @@ class Engine:
         self._wake = threading.Condition()
         self._closing = False
         self._broken: str | None = None
+        self._broken_requests = 0
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
     # What callers use.
 
-    def request(self, prompt: str | list[int], sampling: SamplingParameters, request_id: str | None = None) -> Request:
-        """A request that this engine can serve; an empty prompt begins a book.
+    def request(
+        self,
+        prompt: str | list[int],
+        sampling: SamplingParameters,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+    ) -> Request:
+        """A request that this engine can serve; an empty prompt begins a book. The rest is as `Request` says.
 
         Raises:
-            RequestError: if the prompt is longer than the context or holds ids that the encoding has not.
+            RequestError: if the prompt is longer than the context or holds ids that the encoding has not, or if more
+                is asked for than is there.
         """
         ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
         ids = ids or [self.encoding.end_of_text]
@@ -66,8 +95,17 @@ class Engine:
             raise RequestError(message, "prompt", code="context_length_exceeded")
         if not all(0 <= i < self.encoding.size for i in ids):
             raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "prompt")
+        if not all(0 <= i < self.encoding.size for i in sampling.logit_bias):
+            raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "logit_bias")
+        for name, count in (("logprobs", logprobs), ("prompt_logprobs", prompt_logprobs)):
+            if count is not None and not 0 <= count <= MAX_LOGPROBS:
+                raise RequestError(f"expected 0 to {MAX_LOGPROBS} alternatives, got {count}", name)
+        if sampling.keep_tokens > self.context // 2:
+            message = f"at most half the context, {self.context // 2} tokens, can be kept, got {sampling.keep_tokens}"
+            raise RequestError(message, "keep_tokens")
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
-        return Request(request_id or uuid.uuid4().hex, tuple(ids), sampling, seed)
+        name = request_id or uuid.uuid4().hex
+        return Request(name, tuple(ids), sampling, seed, priority, logprobs, prompt_logprobs)
 
     def submit(self, request: Request, deliver: Deliver) -> None:
         """Queue a request. `deliver` is called on the engine's thread with its events, the last Completed or Failed.
@@ -100,20 +138,9 @@ class Engine:
         Raises:
             As `submit` does, at once and not only when the iteration begins.
         """
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.submit(request, events.put)
-
-        def iterate() -> Iterator[Event]:
-            try:
-                while True:
-                    event = events.get()
-                    yield event
-                    if not isinstance(event, TokenEvent):
-                        return
-            finally:
-                self.cancel(request.id)
-
-        return iterate()
+        mailbox = Mailbox(self._config.max_unread)
+        self.submit(request, mailbox.put)
+        return mailbox.read(lambda: self.cancel(request.id))
 
     def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
         """Submit a request; its events, for callers with an event loop. Leaving the iteration cancels the request.
@@ -123,26 +150,9 @@ class Engine:
         Raises:
             As `submit` does, at once and not only when the iteration begins.
         """
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-
-        def deliver(event: Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        self.submit(request, deliver)
-
-        async def iterate() -> AsyncGenerator[Event, None]:
-            try:
-                while True:
-                    event = await events.get()
-                    yield event
-                    if not isinstance(event, TokenEvent):
-                        return
-            finally:
-                self.cancel(request.id)
-
-        return iterate()
+        mailbox = AsyncMailbox(self._config.max_unread)
+        self.submit(request, mailbox.put)
+        return mailbox.read(lambda: self.cancel(request.id))
 
     @property
     def healthy(self) -> bool:
@@ -180,24 +190,61 @@ class Engine:
         logits = self._runner.run(reads)
         with self._wake:
             self._scheduler.advance(reads)
-        drawing = [read.sequence for read in reads if read.draws]
-        if not drawing:
-            return
-        for sequence, drawn in zip(drawing, self._sampler.sample(logits, drawing), strict=True):
-            if isinstance(drawn, BrokenLogitsError):
-                self._fail(sequence, "the network gave something that is no number")
-            else:
-                self._emit(sequence, drawn)
+        for sequence, drawn in self._sample(reads, logits):
+            self._emit(sequence, drawn)
 
-    def _emit(self, sequence: Sequence, drawn: Drawn) -> None:
+    def _sample(self, reads: list[Read], logits: Floats) -> list[tuple[Sequence, Scored | Exception]]:
+        """Look up the tokens of prompts where that was asked for, and draw a token where a text is read to its end."""
+        if any(read.scored for read in reads):
+            drawing = []
+            row = 0
+            for read in reads:
+                for place in read.scored:
+                    self._score(read.sequence, logits[row], place)
+                    row += 1
+                if read.draws:
+                    drawing.append(row)
+                    row += 1
+            logits = logits[drawing]
+        sequences = [read.sequence for read in reads if read.draws]
+        return list(zip(sequences, self._sampler.sample(logits, sequences), strict=True)) if sequences else []
+
+    def _score(self, sequence: Sequence, row: Floats, place: int) -> None:
+        """Note how likely the prompt's token after `place` was."""
+        token = sequence.request.prompt[place + 1]
+        try:
+            sequence.scores.append(self._sampler.score(row, token, sequence.request.prompt_logprobs or 0))
+        except BrokenLogitsError:
+            sequence.scores.append(Scored(token, math.nan))  # the request fails at its first draw, if not before
+
+    def _emit(self, sequence: Sequence, drawn: Scored | Exception) -> None:
         """Note a token, tell the caller, and end the request if this was its last."""
-        token = drawn.token
+        if isinstance(drawn, BrokenLogitsError):
+            self._broken_requests += 1
+            if self._broken_requests >= BROKEN_REQUESTS:
+                raise BrokenNetworkError(f"{BROKEN_REQUESTS} requests in a row got logits that are no numbers")
+            return self._fail(sequence, "the network gave something that is no number")
+        self._broken_requests = 0
+        if isinstance(drawn, Exception):
+            return self._fail(sequence, f"no token could be drawn: {type(drawn).__name__}: {drawn}")
         if sequence.cancelled:
             return self._leave(sequence, "cancelled")
+        try:
+            reason = self._take(sequence, drawn)
+        except Exception as error:  # whatever this request's text does to us, the others go on
+            logger.exception("the text of request %s failed", sequence.request.id)
+            return self._fail(sequence, f"{type(error).__name__}: {error}")
+        return self._leave(sequence, reason) if reason else None
+
+    def _take(self, sequence: Sequence, drawn: Scored) -> FinishReason | None:
+        """The token's text to the caller; why the request ends with it, if it does."""
+        token, request = drawn.token, sequence.request
+        if request.prompt_logprobs is not None and not sequence.generated:
+            self._deliver(sequence, PromptEvent((Scored(request.prompt[0]), *sequence.scores)))
         if token == self.encoding.end_of_text:  # not part of the text, and not counted
             if tail := sequence.text.flush():
                 self._deliver(sequence, TokenEvent(sequence.generated, token, tail))
-            return self._leave(sequence, "stop")
+            return "stop"
         if sequence.first_token is None:
             sequence.first_token = time.perf_counter()
         sequence.tokens.append(token)
@@ -205,11 +252,11 @@ class Engine:
         reason: FinishReason | None = None
         if sequence.text.stopped:
             reason = "stop"
-        elif sequence.generated >= sequence.request.sampling.max_tokens:
+        elif sequence.generated >= request.sampling.max_tokens:
             reason = "length"
             text += sequence.text.flush()
         self._deliver(sequence, TokenEvent(sequence.generated - 1, token, text, drawn.logprob, drawn.likeliest))
-        return self._leave(sequence, reason) if reason else None
+        return reason
 
     def _leave(self, sequence: Sequence, reason: FinishReason) -> None:
         with self._wake:
@@ -218,30 +265,30 @@ class Engine:
 
     def _fail(self, sequence: Sequence, message: str) -> None:
         """End one request; the others go on."""
-        with self._wake:
-            self._scheduler.finish(sequence)
-            self._sequences.pop(sequence.request.id, None)
-        self._sampler.leave(sequence)
-        self._deliver(sequence, Failed(message))
+        sequence.failure = message
+        self._leave(sequence, "cancelled")
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        """The last that a caller hears."""
         now = time.perf_counter()
-        first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
         self._sampler.leave(sequence)
         with self._wake:
             self._sequences.pop(sequence.request.id, None)
-        prompt_tokens = len(sequence.request.prompt)
-        seconds = now - sequence.submitted
-        counts = prompt_tokens, sequence.generated, sequence.reused
-        self._deliver(sequence, Completed(reason, *counts, first, seconds))
+        if sequence.failure:
+            return self._deliver(sequence, Failed(sequence.failure))
+        first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
+        counts = len(sequence.request.prompt), sequence.generated, sequence.reused
+        return self._deliver(sequence, Completed(reason, *counts, first, now - sequence.submitted))
 
     def _deliver(self, sequence: Sequence, event: Event) -> None:
-        """Tell the caller; one whose callback fails is cancelled, and nobody else hears of it."""
+        """Tell the caller; one that cannot be told is cancelled with the reason, and nobody else hears of it."""
         try:
             sequence.deliver(event)
-        except Exception:
+        except SlowReaderError as error:
+            sequence.cancelled, sequence.failure = True, str(error)
+        except Exception as error:
             logger.exception("the callback of request %s failed", sequence.request.id)
-            sequence.cancelled = True
+            sequence.cancelled, sequence.failure = True, f"its callback failed: {type(error).__name__}"
 
     def _work(self) -> None:
         try:
@@ -256,6 +303,7 @@ class Engine:
             logger.exception("the engine's step failed")
             self._broken = f"{type(error).__name__}: {error}"
         self._fail_all(self._broken or "the engine was closed")
+        self._runner.close()
 
     def _fail_all(self, message: str) -> None:
         with self._wake:

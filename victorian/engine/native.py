@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from victorian.config import ModelConfig, Precision, cache_settings
 from victorian.errors import ConfigError
-from victorian.model.gpt2 import GPT
+from victorian.model.gpt2 import GPT, Block
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
 KINDS: dict[str, int] = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -53,8 +54,8 @@ def library() -> ctypes.CDLL:
     files = sorted((item for item in sources.iterdir() if item.name.endswith(("pp"))), key=lambda item: item.name)
     said = subprocess.run([program, "-march=native", "-Q", "--help=target"], capture_output=True, timeout=60)
     version = subprocess.run([program, "--version"], capture_output=True, timeout=60)
-    parts = (*FLAGS, said.stdout, version.stdout, *(file.read_bytes() for file in files))
-    digest = hashlib.sha256(b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)).hexdigest()
+    parts = [" ".join(FLAGS).encode(), said.stdout, version.stdout, *(file.read_bytes() for file in files)]
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     folder = cache_settings().folder / "kernels"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
@@ -98,7 +99,8 @@ class NativeNetwork:
         self._set(0, 0, model.token_embedding.weight)
         self._set(0, 1, model.position_embedding.weight)
         for index, block in enumerate(model.blocks):
-            parts = (
+            assert isinstance(block, Block)
+            parts: tuple[nn.Linear | nn.LayerNorm, ...] = (
                 block.attention_norm,
                 block.attention.query_key_value,
                 block.attention.projection,

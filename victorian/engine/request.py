@@ -22,6 +22,28 @@ class Request:
     """What the random numbers are drawn from; given by the caller or drawn for it."""
     priority: int = 0
     """Those of a higher one are served before, in each the first come first."""
+    logprobs: int | None = None
+    """With each generated token its log-probability, and those of so many of the likeliest; None for neither."""
+    prompt_logprobs: int | None = None
+    """The same for the tokens of the prompt, which is read from its beginning then, whatever the cache holds."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token and how likely the network found it, before temperature, penalties and everything else."""
+
+    token: int
+    logprob: float | None = None
+    """Natural logarithm of its probability; None where nobody asked, or where nothing stands before the token."""
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place with theirs, as many as were asked for, from the likeliest down."""
+
+
+@dataclass(frozen=True)
+class PromptEvent:
+    """How likely the prompt was, where that was asked for; comes once, before the first token."""
+
+    scores: tuple[Scored, ...]
 
 
 @dataclass(frozen=True)
@@ -33,9 +55,8 @@ class TokenEvent:
     token: int
     text: str
     logprob: float | None = None
-    """Logarithm of the token's probability, where it was asked for."""
     likeliest: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens with theirs, as many as were asked for."""
+    """Both as in `Scored`."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +76,11 @@ class Completed:
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of a generation that could not go on; nothing follows."""
+    """The end of a generation that could not go on, or whose reader did not; nothing follows."""
 
     message: str
 
 
-Event = TokenEvent | Completed | Failed
+Event = PromptEvent | TokenEvent | Completed | Failed
 Deliver = Callable[[Event], None]
 """Called on the engine's thread; must return at once."""

@@ -11,7 +11,7 @@ import torch
 from victorian.config import EngineConfig
 from victorian.device import DTYPES, cores
 from victorian.engine.blocks import BLOCK_TOKENS
-from victorian.engine.native import NativeNetwork, why_not
+from victorian.engine.native import Ints, NativeNetwork, why_not
 from victorian.engine.sampling import Floats, Select, select
 from victorian.engine.scheduler import Read
 from victorian.errors import ConfigError
@@ -24,10 +24,15 @@ logger = logging.getLogger(__name__)
 class Runner(Protocol):
     """A network with its cache."""
 
-    select: Select
+    @property
+    def select(self) -> Select:
+        """How the largest logits are found."""
 
     def run(self, reads: Items[Read]) -> Floats:
-        """Read tokens into the cache; logits after those that draw: (drawing, tokens), no padding rows."""
+        """Read tokens into the cache; logits after the places that are wanted: (places, tokens), no padding rows."""
+
+    def close(self) -> None:
+        """Give the memory back."""
 
 
 def new_runner(model: GPT, config: EngineConfig, blocks: int, tokens: int, device: torch.device) -> Runner:
@@ -42,6 +47,8 @@ def new_runner(model: GPT, config: EngineConfig, blocks: int, tokens: int, devic
         return NativeRunner(model, config, blocks, tokens)
     if config.kernels == "native":
         raise ConfigError(f"the engine's own kernels cannot be used: {reason}")
+    if config.batch_invariant:
+        raise ConfigError(f"only the engine's own kernels are batch invariant: {reason or 'torch was asked for'}")
     if reason and device.type == "cpu":
         logger.warning("the network runs in plain torch, which is slower: %s", reason)
     return TorchRunner(model, config, blocks, tokens, device)
@@ -54,18 +61,23 @@ class NativeRunner:
         most = config.max_running + config.chunk
         self._network = NativeNetwork(model, config.precision, most, blocks, config.threads or cores())
         self._tokens = tokens
-        self.select = self._network.select
+
+    @property
+    def select(self) -> Select:
+        return self._network.select
+
+    def close(self) -> None:
+        self._network.close()
 
     def run(self, reads: Items[Read]) -> Floats:
         ids: list[int] = []
         places: list[int] = []
         starts, rows = [0], []
         for read in reads:
+            rows += [len(ids) + place - read.start for place in read.wanted]
             ids += read.tokens
             places += range(read.start, read.stop)
             starts.append(len(ids))
-            if read.draws:
-                rows.append(len(ids) - 1)
         return self._network.step(ids, places, starts, tables(reads), rows)[:, : self._tokens]
 
 
@@ -81,34 +93,37 @@ class TorchRunner:
         self._tokens = tokens
         self._device = device
 
-        self.select = select
+    @property
+    def select(self) -> Select:
+        return select
 
     @torch.inference_mode()
     def run(self, reads: Items[Read]) -> Floats:
-        single = [read for read in reads if read.stop - read.start == 1 and read.draws]
+        single = [read for read in reads if read.stop - read.start == 1]
         groups = [[read] for read in reads if read not in single] + ([single] if single else [])
-        drawn = {}
+        rows: dict[int, torch.Tensor] = {}
         for group in groups:
-            hidden = self._read(group)
-            drawn |= {id(read): row for read, row in zip(group, hidden, strict=True) if read.draws}
-        if not drawn:
-            return np.empty((0, self._tokens), np.float32)
-        rows = torch.stack([drawn[id(read)] for read in reads if read.draws])
-        logits: Floats = self._model.logits(rows)[:, : self._tokens].float().cpu().numpy()
+            for read, hidden in zip(group, self._read(group), strict=True):
+                rows[id(read)] = hidden[[place - read.start for place in read.wanted]]
+        wanted = torch.cat([rows[id(read)] for read in reads])
+        logits: Floats = self._model.logits(wanted)[:, : self._tokens].float().cpu().numpy()
         return logits
 
+    def close(self) -> None:
+        del self._model, self._cache
+
     def _read(self, group: Items[Read]) -> torch.Tensor:
-        """What the network makes of each read's last token: (reads, channels). All read as many tokens."""
+        """What the network makes of some reads of as many tokens: (reads, tokens, channels)."""
         ids = torch.tensor([read.tokens for read in group], device=self._device)
         positions = torch.tensor([list(range(read.start, read.stop)) for read in group], device=self._device)
         blocks = torch.from_numpy(tables(group)).long()
         slots = (blocks[:, :, None] * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)).flatten(1)
         longest = max(read.stop for read in group)
         view = CacheView(self._cache, positions, slots[:, :longest].to(self._device))
-        return self._model.hidden(ids, view)[:, -1]
+        return self._model.hidden(ids, view)
 
 
-def tables(reads: Items[Read]) -> np.ndarray:
+def tables(reads: Items[Read]) -> Ints:
     """The blocks of each read's sequence, filled up with the first: int32 (reads, most blocks)."""
     longest = max(len(read.sequence.blocks) for read in reads)
     rows = [read.sequence.blocks + [0] * (longest - len(read.sequence.blocks)) for read in reads]

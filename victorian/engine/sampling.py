@@ -5,15 +5,16 @@ temperature, top-k, top-p, min-p; then a draw by inverse transform over the cand
 number behind a draw is a function of the request's seed and the position alone, and so is the order among equals.
 """
 
+import math
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from victorian.config import SamplingParameters, bounds
+from victorian.engine.request import Scored
 from victorian.engine.scheduler import Sequence
 
 CANDIDATES = int(bounds("top_k")[1])
@@ -30,16 +31,6 @@ class BrokenLogitsError(Exception):
     """A row of logits that holds something that is no number."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A token, with the logarithms of probabilities before temperature and everything after it."""
-
-    token: int
-    logprob: float | None = None
-    likeliest: tuple[tuple[int, float], ...] = ()
-    """As many as were asked for, from the likeliest down."""
-
-
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) for the token at `position`: Philox, a counter-based generator, jumps there at no cost.
 
@@ -53,7 +44,7 @@ def select(rows: Floats, count: int) -> tuple[Floats, Ints, npt.NDArray[np.bool_
     largest = torch.from_numpy(rows).topk(count).values.numpy()
     # topk leaves the order of equals open; a stable sort of what is not below the least makes it that of the tokens.
     indices = np.empty((len(rows), count), np.int64)
-    good = ~np.isnan(rows).any(axis=1)
+    good = np.atleast_1d(~np.isnan(rows).any(axis=1))
     for row, values in enumerate(rows):
         if not good[row]:
             indices[row] = 0
@@ -169,7 +160,7 @@ def draw(weights: Floats, uniforms: npt.NDArray[np.float64]) -> Ints:
     # Rounding may leave the total below 1, or the target on a candidate of no probability: scale and clamp.
     index = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=1)
     last = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0, axis=1)
-    return np.minimum(index, last)
+    return np.asarray(np.minimum(index, last))
 
 
 class Sampler:
@@ -191,50 +182,58 @@ class Sampler:
         """The request is over."""
         self._seen.pop(sequence.request.id, None)
 
-    def sample(self, logits: Floats, running: list[Sequence]) -> list[Drawn | BrokenLogitsError]:
-        """One token for every row of `logits`, (rows, tokens), which are overwritten; an error for a broken row."""
+    def sample(self, logits: Floats, running: list[Sequence]) -> list[Scored | Exception]:
+        """One token for every row of `logits`, (rows, tokens), which are overwritten; what went wrong for a bad row."""
         parameters = [sequence.request.sampling for sequence in running]
-        reports = {row: _log_sum(logits[row]) for row, p in enumerate(parameters) if p.logprobs is not None}
-        plain = {row: logits[row].copy() for row in reports}
+        asked = [row for row, sequence in enumerate(running) if sequence.request.logprobs is not None]
+        plain = dict(zip(asked, logits[asked], strict=True))  # copies: what follows changes the rows
+        chosen: list[Scored | Exception] = [BrokenLogitsError()] * len(running)
+        good = []
         for row, (sequence, p) in enumerate(zip(running, parameters, strict=True)):
-            adjust(logits[row], p, self._seen_by(sequence))
-            if sequence.generated < p.min_tokens:
-                logits[row, self._end] = -np.inf
-        chosen: list[Drawn | BrokenLogitsError] = [BrokenLogitsError()] * len(running)
-        few = [row for row, p in enumerate(parameters) if p.top_k or not p.temperature]
-        every = [row for row, p in enumerate(parameters) if p.top_k == 0 and p.temperature]
+            try:
+                adjust(logits[row], p, self._seen_by(sequence))
+                if sequence.generated < p.min_tokens:
+                    logits[row, self._end] = -np.inf
+                good.append(row)
+            except Exception as error:  # one request's fault is not the others'
+                chosen[row] = error
         # Most rows need their likeliest tokens alone, at a fraction of a sort's cost. How many are looked at does not
         # depend on the neighbours: sums would round in another way.
+        few = [row for row in good if parameters[row].top_k or not parameters[row].temperature]
+        every = [row for row in good if not parameters[row].top_k and parameters[row].temperature]
         for group, count in ((few, min(CANDIDATES, self._tokens)), (every, self._tokens)):
             if not group:
                 continue
-            values, tokens, good = self._select(logits if len(group) == len(logits) else logits[group], count)
-            values[~good] = 0
-            mine = [parameters[row] for row in group]
+            values, tokens, whole = self._select(logits if len(group) == len(logits) else logits[group], count)
+            values[~whole] = 0
             uniforms = [uniform(running[row].request.seed, len(running[row].tokens)) for row in group]
-            places = draw(probabilities(values, mine), np.array(uniforms))
-            for row, place, ids, whole in zip(group, places, tokens, good, strict=True):
-                if whole:
-                    token = int(ids[place])
-                    chosen[row] = self._report(token, plain[row], reports[row], parameters[row]) if row in reports else Drawn(token)
-                    self._seen_by(running[row]).add(token)
+            places = draw(probabilities(values, [parameters[row] for row in group]), np.array(uniforms))
+            for row, ids, place, good_row in zip(group, tokens, places, whole, strict=True):
+                if not good_row:
+                    continue
+                token = int(ids[place])
+                self._seen_by(running[row]).add(token)
+                chosen[row] = Scored(token)
+                if row in plain:
+                    chosen[row] = self.score(plain[row], token, running[row].request.logprobs or 0)
         return chosen
 
-    def _report(self, token: int, row: Floats, total: float, p: SamplingParameters) -> Drawn:
-        likeliest: tuple[tuple[int, float], ...] = ()
-        if p.logprobs:
-            values, tokens, _ = self._select(row[None], p.logprobs)
-            likeliest = tuple((int(t), float(v) - total) for t, v in zip(tokens[0], values[0], strict=True))
-        return Drawn(token, float(row[token]) - total, likeliest)
+    def score(self, row: Floats, token: int, count: int) -> Scored:
+        """How likely a token is by untouched logits, (tokens,), and the `count` likeliest beside it.
+
+        Raises:
+            BrokenLogitsError: if one of them is no number.
+        """
+        values, tokens, whole = self._select(row[None], max(count, 1))
+        if not whole[0]:
+            raise BrokenLogitsError
+        largest = values[0, 0]
+        total = float(largest) + math.log(np.exp(row - largest).sum(dtype=np.float64))
+        likeliest = tuple((int(t), float(v) - total) for t, v in zip(tokens[0, :count], values[0, :count], strict=True))
+        return Scored(token, float(row[token]) - total, likeliest)
 
     def _seen_by(self, sequence: Sequence) -> Seen:
         seen = self._seen.get(sequence.request.id)
         if seen is None:
             seen = self._seen[sequence.request.id] = Seen(sequence)
         return seen
-
-
-def _log_sum(row: Floats) -> float:
-    """The logarithm of the sum of e to each of them."""
-    largest = float(row.max())
-    return largest + float(np.log(np.exp(row - largest, dtype=np.float64).sum()))

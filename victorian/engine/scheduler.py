@@ -11,7 +11,7 @@ from itertools import count
 from time import perf_counter
 
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool, Key, block_keys
-from victorian.engine.request import Deliver, Request
+from victorian.engine.request import Deliver, Request, Scored
 from victorian.engine.text import TextStream
 from victorian.errors import OverloadedError
 
@@ -28,8 +28,10 @@ class Sequence:
     context: int
     tokens: list[int] = field(default_factory=list)
     """Prompt and output."""
+    kept: int = 0
+    """Tokens of the prompt's beginning that the network still sees when the window has moved on."""
     window_start: int = 0
-    """First token that the network still sees."""
+    """First token that the network still sees but for those."""
     cached: int = 0
     """Tokens of the window that are in the cache."""
     blocks: list[int] = field(default_factory=list)
@@ -38,13 +40,18 @@ class Sequence:
     """Of the window's full blocks that are in the cache."""
     reused: int = 0
     """Tokens of the prompt that the cache held already when the sequence joined."""
+    scores: list[Scored] = field(default_factory=list)
+    """Of the prompt from its second token on, where they were asked for."""
     cancelled: bool = False
+    failure: str | None = None
+    """Why it was cancelled, if nobody asked for that."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
     submitted: float = field(default_factory=perf_counter)
     first_token: float | None = None
 
     def __post_init__(self) -> None:
         self.tokens.extend(self.request.prompt)
+        self.kept = min(self.request.sampling.keep_tokens, len(self.tokens), self.context // 2)
 
     @property
     def generated(self) -> int:
@@ -53,21 +60,30 @@ class Sequence:
     @property
     def length(self) -> int:
         """Tokens of the window."""
-        return len(self.tokens) - self.window_start
+        return len(self.tokens) - self.window_start + (self.kept if self.window_start else 0)
 
     @property
     def rank(self) -> tuple[int, int]:
         """Place in the order of service."""
         return -self.request.priority, self.arrival
 
+    def window(self, start: int, stop: int) -> list[int]:
+        """Tokens that stand at these places of the window."""
+        if not self.window_start:
+            return self.tokens[start:stop]
+        moved = self.window_start - self.kept
+        beginning = self.tokens[start : min(stop, self.kept)]
+        return beginning + self.tokens[moved + max(start, self.kept) : moved + max(stop, self.kept)]
+
     def outgrown(self) -> bool:
-        """Go on from the later half of the context when prompt and output outgrow it; the window is read afresh then.
+        """Go on from the later half of the window when prompt and output outgrow it; that is read afresh then.
 
         Positions are learned, so cached keys cannot be moved: half a context is read once for every half written.
+        What is kept of the prompt stands in front of it, and leaves half of the rest.
         """
         if self.length <= self.context:
             return False
-        self.window_start = len(self.tokens) - self.context // 2
+        self.window_start = len(self.tokens) - (self.context - self.kept) // 2
         return True
 
 
@@ -82,8 +98,20 @@ class Read:
 
     @property
     def tokens(self) -> list[int]:
-        offset = self.sequence.window_start
-        return self.sequence.tokens[offset + self.start : offset + self.stop]
+        return self.sequence.window(self.start, self.stop)
+
+    @property
+    def scored(self) -> range:
+        """Places after which the prompt's own next token is looked up, if somebody asked and it was not yet done."""
+        sequence = self.sequence
+        if sequence.request.prompt_logprobs is None:
+            return range(0)
+        return range(max(self.start, len(sequence.scores)), min(self.stop, len(sequence.request.prompt) - 1))
+
+    @property
+    def wanted(self) -> list[int]:
+        """Places after which logits are wanted."""
+        return [*self.scored, *([self.stop - 1] if self.draws else [])]
 
 
 class Scheduler:
@@ -130,6 +158,8 @@ class Scheduler:
         for sequence in self.running:
             if sequence.outgrown():
                 self._release(sequence)
+                keys = self._keys_to_share(sequence)
+                self._share(sequence, keys, self._pool.find(keys))  # what is kept of the prompt need not be read again
         reads: list[Read] = []
         left = self._chunk
         full = False
@@ -165,9 +195,9 @@ class Scheduler:
         for read in reads:
             sequence = read.sequence
             sequence.cached = read.stop
-            offset, known = sequence.window_start, len(sequence.keys)
+            known = len(sequence.keys)
             if read.stop // BLOCK_TOKENS > known:
-                window = sequence.tokens[offset : offset + read.stop]
+                window = sequence.window(0, read.stop)
                 before = sequence.keys[-1] if sequence.keys else b""
                 fresh = block_keys(window, before, known * BLOCK_TOKENS)
                 sequence.keys += fresh
@@ -194,20 +224,31 @@ class Scheduler:
 
     def _join(self, sequence: Sequence) -> bool:
         """Let a waiting sequence run, with the blocks of those that began as it does, if its window has room."""
-        keys = block_keys(sequence.tokens[sequence.window_start :])[: (sequence.length - 1) // BLOCK_TOKENS]
+        keys = self._keys_to_share(sequence)
         shared = self._pool.find(keys)
         missing = _blocks(sequence.length) - len(shared)
         if missing > self._pool.available - self._pool.unused(shared):
             return False
-        self._pool.share(shared)
-        sequence.blocks = shared + self._pool.take(missing)
-        sequence.keys = keys[: len(shared)]
-        sequence.cached = len(shared) * BLOCK_TOKENS
+        self._share(sequence, keys, shared)
+        sequence.blocks += self._pool.take(missing)
         if not sequence.generated:
             sequence.reused = sequence.cached
         self.waiting.remove(sequence)
         insort(self.running, sequence, key=lambda s: s.rank)
         return True
+
+    @staticmethod
+    def _keys_to_share(sequence: Sequence) -> list[Key]:
+        """Of the blocks that another may have read for this one: all but those whose logits are wanted."""
+        readable = sequence.length - 1
+        if sequence.request.prompt_logprobs is not None and len(sequence.scores) < len(sequence.request.prompt) - 1:
+            readable = len(sequence.scores)
+        return block_keys(sequence.window(0, readable // BLOCK_TOKENS * BLOCK_TOKENS))
+
+    def _share(self, sequence: Sequence, keys: list[Key], blocks: list[int]) -> None:
+        self._pool.share(blocks)
+        sequence.blocks, sequence.keys = blocks, keys[: len(blocks)]
+        sequence.cached = len(blocks) * BLOCK_TOKENS
 
     def _give_way(self, sequence: Sequence) -> None:
         self._release(sequence)

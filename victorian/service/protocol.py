@@ -51,9 +51,6 @@ class CompletionRequest(SamplingParameters):
     echo: Literal[False] = False
     logprobs: None = None
     suffix: None = None
-    logit_bias: None = None
-    presence_penalty: float = Field(0, ge=0, le=0)
-    frequency_penalty: float = Field(0, ge=0, le=0)
     user: str | None = Field(None, max_length=500)
 
     @model_validator(mode="before")

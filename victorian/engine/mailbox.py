@@ -1,0 +1,84 @@
+"""Events on their way from the engine's thread to one reader, who may be slow. Knows no torch."""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+from victorian.engine.request import Event, PromptEvent, TokenEvent
+
+
+class SlowReaderError(Exception):
+    """A reader has left more tokens unread than are kept for it."""
+
+
+class Mailbox:
+    """Holds what was not read yet, `most` tokens at most; the end of a generation always finds room.
+
+    Args:
+        wake: called after each event, on the engine's thread.
+    """
+
+    def __init__(self, most: int, wake: Callable[[], None] | None = None) -> None:
+        self._most = most
+        self._events: deque[Event] = deque()
+        self._come = threading.Condition()
+        self._wake = wake
+
+    def put(self, event: Event) -> None:
+        """Raises:
+        SlowReaderError: if the reader is too far behind for another token.
+        """
+        with self._come:
+            if isinstance(event, TokenEvent) and len(self._events) >= self._most:
+                raise SlowReaderError(f"the reader left {self._most} tokens unread, which is all that is kept for it")
+            self._events.append(event)
+            self._come.notify()
+        if self._wake:
+            self._wake()
+
+    def take(self) -> Event | None:
+        """The next event, if there is one."""
+        with self._come:
+            return self._events.popleft() if self._events else None
+
+    def read(self, leave: Callable[[], None]) -> Iterator[Event]:
+        """Every event to the last; `leave` is called when the reader goes, before the end or after it."""
+        try:
+            while True:
+                with self._come:
+                    self._come.wait_for(lambda: bool(self._events))
+                    event = self._events.popleft()
+                yield event
+                if not isinstance(event, PromptEvent | TokenEvent):
+                    return
+        finally:
+            leave()
+
+
+class AsyncMailbox:
+    """The same for a reader with an event loop; made inside of it."""
+
+    def __init__(self, most: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._come = asyncio.Event()
+        self._mailbox = Mailbox(most, self._tell)
+        self.put = self._mailbox.put
+
+    async def read(self, leave: Callable[[], None]) -> AsyncGenerator[Event, None]:
+        """Every event to the last; `leave` is called when the reader goes, before the end or after it."""
+        try:
+            while True:
+                await self._come.wait()
+                self._come.clear()
+                while event := self._mailbox.take():
+                    yield event
+                    if not isinstance(event, PromptEvent | TokenEvent):
+                        return
+        finally:
+            leave()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
+            self._loop.call_soon_threadsafe(self._come.set)
