@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import TOY
 from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
-from victorian.config import EngineConfig, SamplingParameters
+from victorian.config import EngineConfig, Precision, SamplingParameters
 from victorian.device import cores
 from victorian.engine.engine import Engine, complete
-from victorian.engine.request import Completed, Event, Failed, TokenEvent
-from victorian.errors import ConfigError, OverloadedError, RequestError, ServiceError
+from victorian.engine.native import why_not
+from victorian.engine.request import Completed, Event, Failed, PromptEvent, Scored, TokenEvent
+from victorian.engine.scheduler import Sequence
+from victorian.errors import ConfigError, OverloadedError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +127,10 @@ def test_padding_rows_are_never_drawn(artifact: Artifact) -> None:
 
 
 def test_generation_goes_on_past_the_context(engine: Engine) -> None:
-    text, done = complete(engine, engine.request("It was", parameters(max_tokens=300)))
-    assert done.completion_tokens == 300
-    assert len(text) > 300
+    for keep in (0, 2, 20):
+        text, done = complete(engine, engine.request("It was", parameters(max_tokens=300, keep_tokens=keep)))
+        assert done.completion_tokens == 300
+        assert len(text) > 300
 
 
 def test_an_empty_prompt_begins_a_book(engine: Engine) -> None:
@@ -151,6 +155,81 @@ def test_prompts_that_cannot_be_are_refused(engine: Engine, prompt: list[int], r
 
 def test_a_prompt_that_fills_the_context_is_served(engine: Engine) -> None:
     assert complete(engine, engine.request([1] * 64, parameters()))[1].completion_tokens == 20
+
+
+def test_the_prompts_tokens_are_looked_up_in_whatever_chunks_it_is_read(artifact: Artifact, engine: Engine) -> None:
+    prompt = [int(i) for i in artifact.encoding.encode("It was a dark night, and the rain fell upon the roofs")][:40]
+    with torch.no_grad():
+        exact = artifact.model(torch.tensor([prompt]))[0, :, : artifact.encoding.size].double().log_softmax(1)
+    complete(engine, engine.request(prompt, parameters()))  # the cache has them all, and they are read again
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=2, chunk=16)) as chunked:
+        for running in (engine, chunked):
+            request = running.request(prompt, parameters(max_tokens=3), logprobs=0, prompt_logprobs=2)
+            first, *others = running.stream(request)
+            assert isinstance(first, PromptEvent)
+            assert [score.token for score in first.scores] == prompt
+            assert first.scores[0] == Scored(prompt[0])
+            for place, score in enumerate(first.scores[1:]):
+                assert score.logprob == pytest.approx(float(exact[place, score.token]), abs=1e-4)
+                best = exact[place].topk(2)
+                assert [token for token, _ in score.likeliest] == best.indices.tolist()
+                assert [value for _, value in score.likeliest] == pytest.approx(best.values.tolist(), abs=1e-4)
+            drawn = [event for event in others if isinstance(event, TokenEvent)]
+            assert drawn[0].logprob == pytest.approx(float(exact[-1, drawn[0].token]), abs=1e-4)
+            assert len(drawn) == 3
+    (only, *_) = engine.stream(engine.request([44], parameters(), prompt_logprobs=0))
+    assert only == PromptEvent((Scored(44),))
+
+
+def test_a_text_that_is_continued_is_not_read_again(engine: Engine) -> None:
+    prompt = list(range(3, 48))
+    _, first = complete(engine, engine.request(prompt, parameters()))
+    _, again = complete(engine, engine.request([*prompt, 7, 8], parameters()))
+    assert (first.reused_tokens, again.reused_tokens) == (0, 32)  # whole blocks of 16
+
+
+def test_a_request_of_higher_priority_is_served_before(artifact: Artifact) -> None:
+    order: list[str] = []
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1)) as engine:
+        engine.submit(engine.request("It", parameters(max_tokens=300), "running"), lambda _: None)
+        for name, priority in (("late", 0), ("urgent", 5)):
+            request = engine.request("It", parameters(max_tokens=3), name, priority=priority)
+            engine.submit(request, lambda _, name=name: order.append(name))  # type: ignore[misc]
+        until(lambda: engine.active == 0)
+    assert order == ["urgent"] * 4 + ["late"] * 4
+
+
+@pytest.mark.skipif(why_not(TOY.model) is not None, reason="no kernels here")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_text_and_its_probabilities_are_the_same_bits_in_every_company(
+    artifact: Artifact, precision: Precision
+) -> None:
+    """Alone, in crowds of 2 to 16, in other chunks, and where the cache is so small that requests give way."""
+    asks = [([5 + i] * (1 + 9 * i % 50), parameters(seed=i, max_tokens=30 + 5 * (i % 4))) for i in range(16)]
+
+    def read(engine: Engine, index: int) -> list[tuple[int, float | None]]:
+        events = engine.stream(engine.request(*asks[index], logprobs=0))
+        return [(event.token, event.logprob) for event in events if isinstance(event, TokenEvent)]
+
+    base = EngineConfig(precision=precision, batch_invariant=True)
+    with Engine(artifact.model, artifact.encoding, base.model_copy(update={"max_running": 1})) as engine:
+        alone = [read(engine, index) for index in range(16)]
+    preempted = 0
+    for changes in ({}, {"chunk": 16}, {"cache_tokens": 64 * 4}):
+        with Engine(artifact.model, artifact.encoding, base.model_copy(update=changes)) as engine:
+            give_way = engine._scheduler._give_way
+
+            def count(sequence: Sequence, give_way: Callable[[Sequence], None] = give_way) -> None:
+                nonlocal preempted
+                preempted += 1
+                give_way(sequence)
+
+            engine._scheduler._give_way = count  # type: ignore[method-assign]
+            for crowd in (2, 3, 5, 8, 16):
+                with ThreadPoolExecutor(crowd) as pool:
+                    together = list(pool.map(lambda index, engine=engine: read(engine, index), range(crowd)))  # type: ignore[misc]
+                assert together == alone[:crowd]
+    assert preempted > 0
 
 
 def test_leaving_the_iteration_cancels(engine: Engine) -> None:
@@ -197,21 +276,6 @@ def test_more_than_the_queue_holds_is_refused(artifact: Artifact) -> None:
         engine.cancel("a")
         until(lambda: engine.active == 1)
         engine.submit(engine.request("It", parameters(), "c"), lambda _: None)
-
-
-def test_a_broken_step_fails_everybody_and_the_engine_says_so(artifact: Artifact) -> None:
-    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=2)) as engine:
-        events: dict[str, list[Event]] = {"a": [], "b": []}
-        for name, received in events.items():
-            engine.submit(engine.request("It", parameters(max_tokens=30_000), name), received.append)
-        until(lambda: all(events.values()))
-        engine._runner.run = lambda plan: 1 / 0  # type: ignore[assignment,method-assign]
-        until(lambda: not engine.healthy)
-        until(lambda: engine.active == 0)
-        assert all(isinstance(received[-1], Failed) for received in events.values())
-        assert "ZeroDivisionError" in events["a"][-1].message  # type: ignore[union-attr]
-        with pytest.raises(ServiceError, match="the engine has stopped: ZeroDivisionError"):
-            engine.submit(engine.request("It", parameters()), lambda _: None)
 
 
 def test_more_threads_than_cores_are_refused_at_once(artifact: Artifact) -> None:

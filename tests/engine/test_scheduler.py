@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from victorian.config import SamplingParameters
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool, block_keys
-from victorian.engine.request import Request
+from victorian.engine.request import Request, Scored
 from victorian.engine.scheduler import Read, Scheduler, Sequence
 from victorian.engine.text import TextStream
 from victorian.errors import OverloadedError
@@ -18,8 +18,16 @@ B = BLOCK_TOKENS
 ENCODING = get_encoding(256)
 
 
-def sequence(name: str, prompt: Items[int] = (1, 2, 3), context: int = 4 * B, priority: int = 0) -> Sequence:
-    request = Request(name, tuple(prompt), SamplingParameters(), 0, priority)
+def sequence(
+    name: str,
+    prompt: Items[int] = (1, 2, 3),
+    context: int = 4 * B,
+    priority: int = 0,
+    keep: int = 0,
+    scored: bool = False,
+) -> Sequence:
+    sampling = SamplingParameters(keep_tokens=keep)
+    request = Request(name, tuple(prompt), sampling, 0, priority, prompt_logprobs=0 if scored else None)
     return Sequence(request, lambda _: None, TextStream(ENCODING, ()), context)
 
 
@@ -129,6 +137,38 @@ def test_the_window_slides_to_its_later_half_when_the_context_is_full() -> None:
     assert item.window_start == B + 1
 
 
+def test_the_prompts_beginning_stays_when_the_window_slides_and_is_not_read_again() -> None:
+    over = scheduler()
+    item = sequence("a", range(100, 100 + 2 * B), context=4 * B, keep=B + 2)
+    over.add(item)
+    while not item.window_start:
+        step(over)
+    item.tokens[-3:] = [1, 2, 3]
+    assert item.window(0, B + 2) == list(range(100, 100 + B + 2))
+    assert item.window(0, item.length)[-3:] == item.window(item.length - 3, item.length) == [1, 2, 3]
+    assert item.length == B + 2 + (3 * B - 2) // 2 + 1  # and the token that was drawn since
+    assert item.cached > B  # its first block was in the cache
+    for _ in range(5 * B):
+        step(over)
+        assert item.length <= 4 * B + 1
+        assert item.window(0, B) == list(range(100, 100 + B))
+
+
+def test_a_prompt_whose_tokens_are_looked_up_is_read_from_its_beginning() -> None:
+    over = scheduler(chunk=B)
+    over.add(sequence("a", range(2 * B)))
+    step(over)
+    step(over)
+    item = sequence("b", range(2 * B), scored=True)
+    over.add(item)
+    over.schedule()
+    assert item.cached == 0
+    read = Read(item, 0, B, False)
+    assert list(read.wanted) == list(range(B))
+    item.scores += [Scored(1)] * B
+    assert Read(item, B, 2 * B, True).wanted == list(range(B, 2 * B))
+
+
 def test_a_full_house_is_refused_in_words() -> None:
     over = scheduler(running=1, waiting=1)
     first = sequence("a")
@@ -183,7 +223,14 @@ def test_blocks_that_hold_something_are_kept_until_they_are_needed_the_longest_u
 
 ACTIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.integers(1, 3 * B), st.integers(0, 2), st.integers(1, 60)),
+        st.tuples(
+            st.just("add"),
+            st.integers(1, 3 * B),
+            st.integers(0, 2),
+            st.integers(1, 60),
+            st.integers(0, 2 * B),
+            st.booleans(),
+        ),
         st.tuples(st.just("cancel"), st.integers(0, 40)),
         st.tuples(st.just("step"), st.integers(1, 12)),
     ),
@@ -221,7 +268,14 @@ def test_no_request_is_lost_and_no_block_is_used_twice(
                 written.setdefault(item.blocks[place // B], [0] * B)[place % B] = token
             # What the cache holds of the window is what the window says, whoever wrote it.
             cached = [written[item.blocks[place // B]][place % B] for place in range(read.stop)]
-            assert cached == item.tokens[item.window_start : item.window_start + read.stop]
+            seen = item.tokens[: item.kept] + item.tokens[item.window_start :] if item.window_start else item.tokens
+            assert cached == seen[: read.stop]
+            for place in read.scored:
+                assert place == len(item.scores)
+                assert read.start <= place < read.stop
+                item.scores.append(Scored(item.tokens[place + 1]))
+            if read.draws and item.request.prompt_logprobs is not None:
+                assert [score.token for score in item.scores] == list(item.request.prompt[1:])
 
     def advance() -> None:
         for item in over.drop_cancelled():
@@ -241,9 +295,9 @@ def test_no_request_is_lost_and_no_block_is_used_twice(
     for action in actions:
         number += 1
         match action:
-            case ("add", int(length), int(alphabet), int(output)):
+            case ("add", int(length), int(alphabet), int(output), int(keep), bool(scored)):
                 prompt = [i % (alphabet + 2) for i in range(length)]
-                item = sequence(str(number), prompt, context=3 * B)
+                item = sequence(str(number), prompt, 3 * B, keep=keep, scored=scored)
                 open_requests[item] = output
                 over.add(item)
             case ("cancel", int(index)):

@@ -24,6 +24,7 @@ KINDS: dict[str, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 COMPILE_SECONDS = 300
 
 Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
 
 
 def compiler() -> str | None:
@@ -125,7 +126,7 @@ class NativeNetwork:
 
     def step(
         self, ids: Sequence[int], places: Sequence[int], starts: Sequence[int], blocks: Ints, rows: Sequence[int]
-    ) -> npt.NDArray[np.float32]:
+    ) -> Floats:
         """Read tokens of some sequences, and return the logits after some of them.
 
         Args:
@@ -156,9 +157,7 @@ class NativeNetwork:
         )
         return logits
 
-    def select(
-        self, rows: npt.NDArray[np.float32], count: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def select(self, rows: Floats, count: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """`sampling.Select`; the rows may be a part of wider ones."""
         values, indices = np.empty((len(rows), count), np.float32), np.empty((len(rows), count), np.int32)
         good = np.empty(len(rows), np.uint8)

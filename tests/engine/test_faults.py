@@ -1,0 +1,201 @@
+"""A fault at every stage of a step: whoever caused it hears of it, and nobody is left waiting."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.running_service import soon
+from victorian.artifact import Artifact, read_artifact
+from victorian.config import EngineConfig, SamplingParameters
+from victorian.engine import sampling
+from victorian.engine.engine import Engine, complete
+from victorian.engine.mailbox import AsyncMailbox, Mailbox, SlowReaderError
+from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
+from victorian.errors import RequestError, ServiceError
+
+LONG = SamplingParameters(max_tokens=30_000, seed=2)
+SHORT = SamplingParameters(max_tokens=40, seed=1)
+
+
+@pytest.fixture(scope="module")
+def artifact(toy_artifact: Path) -> Artifact:
+    return read_artifact(str(toy_artifact))
+
+
+@pytest.fixture
+def engine(artifact: Artifact) -> Iterator[Engine]:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=4, max_unread=50)) as running:
+        yield running
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("injected")
+
+
+def failing(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """A function that raises where one of its arguments shows this name, and does its work for the others."""
+
+    def wrapped(*arguments: object) -> object:
+        if any(name in repr(argument) for argument in arguments):
+            fail()
+        return function(*arguments)
+
+    return wrapped
+
+
+def begin(engine: Engine, name: str, parameters: SamplingParameters = LONG) -> list[Event]:
+    """A request under way, and what has come of it."""
+    events: list[Event] = []
+    engine.submit(engine.request("It was", parameters, name), events.append)
+    assert soon(lambda: len(events) > 2)
+    return events
+
+
+@pytest.mark.parametrize("stage", ["bias", "random numbers", "text"])
+def test_a_fault_of_one_request_fails_it_alone(engine: Engine, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = complete(engine, engine.request("It was", SHORT))[0]
+    victim = begin(engine, "victim", LONG.model_copy(update={"logit_bias": {3: 0.125}}))
+    other = begin(engine, "other", SHORT)
+    match stage:
+        case "bias":
+            monkeypatch.setattr(sampling, "adjust", failing("{3: 0.125}", sampling.adjust))
+        case "random numbers":
+            monkeypatch.setattr(engine._sampler, "_seen_by", failing("'victim'", engine._sampler._seen_by))
+        case "text":
+            monkeypatch.setattr(engine._sequences["victim"].text, "push", fail)
+    assert soon(lambda: isinstance(victim[-1], Failed))
+    assert "injected" in victim[-1].message  # type: ignore[union-attr]
+    assert soon(lambda: isinstance(other[-1], Completed))
+    assert "".join(event.text for event in other if isinstance(event, TokenEvent)) == expected
+    assert engine.healthy
+    assert complete(engine, engine.request("It was", SHORT))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("_scheduler", "drop_cancelled"),
+        ("_scheduler", "schedule"),
+        ("_runner", "run"),
+        ("_scheduler", "advance"),
+        ("_sampler", "sample"),
+        ("_scheduler", "finish"),
+        ("_sampler", "leave"),
+    ],
+)
+def test_a_fault_of_the_engine_fails_everybody_and_it_says_so(
+    engine: Engine, part: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [begin(engine, name) for name in ("a", "b")]
+    ending = begin(engine, "c", SHORT.model_copy(update={"max_tokens": 200}))
+    monkeypatch.setattr(getattr(engine, part), method, fail)
+    assert soon(lambda: engine.active == 0)
+    for received in [*events, ending]:
+        assert isinstance(received[-1], Failed)
+        assert received[-1].message == "RuntimeError: injected"
+    assert not engine.healthy
+    with pytest.raises(ServiceError, match="the engine has stopped: RuntimeError: injected"):
+        engine.submit(engine.request("It", SHORT), lambda _: None)
+
+
+def broken_rows(engine: Engine, broken: Callable[[str], bool]) -> Callable[..., object]:
+    run = engine._runner.run
+
+    def wrapped(reads: list) -> object:  # type: ignore[type-arg]
+        logits, row = run(reads), 0
+        for read in reads:
+            if broken(read.sequence.request.id):
+                logits[row : row + len(read.wanted), 5] = np.nan
+            row += len(read.wanted)
+        return logits
+
+    return wrapped
+
+
+def test_logits_that_are_no_numbers_fail_their_request_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = complete(engine, engine.request("It was", SHORT))[0]
+    monkeypatch.setattr(engine._runner, "run", broken_rows(engine, lambda name: name.startswith("bad")))
+    for index in range(5):  # never three in a row
+        with pytest.raises(ServiceError, match="the network gave something that is no number"):
+            complete(engine, engine.request("It was", SHORT, f"bad {index}"))
+        assert complete(engine, engine.request("It was", SHORT, f"good {index}"))[0] == expected
+    assert engine.healthy
+
+
+def test_a_network_that_gives_no_numbers_to_anybody_is_broken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [begin(engine, name) for name in "abcd"]
+    monkeypatch.setattr(engine._runner, "run", broken_rows(engine, lambda _: True))
+    assert soon(lambda: engine.active == 0)
+    assert not engine.healthy
+    assert all(isinstance(received[-1], Failed) for received in events)
+    with pytest.raises(ServiceError, match="3 requests in a row got logits that are no numbers"):
+        complete(engine, engine.request("It", SHORT))
+
+
+def test_a_reader_that_never_reads_is_cancelled_with_the_reason(engine: Engine) -> None:
+    stream = engine.stream(engine.request("It", LONG))
+    assert soon(lambda: engine.active == 0)
+    events = list(stream)
+    assert len(events) == 51
+    assert isinstance(events[-1], Failed)
+    assert events[-1].message == "the reader left 50 tokens unread, which is all that is kept for it"
+    assert engine.healthy
+
+
+def test_a_reader_with_a_loop_that_never_reads_as_well(engine: Engine) -> None:
+    async def main() -> list[Event]:
+        stream = engine.stream_async(engine.request("It", LONG))
+        while engine.active:
+            await asyncio.sleep(0.01)
+        return [event async for event in stream]
+
+    events = asyncio.run(main())
+    assert len(events) == 51
+    assert isinstance(events[-1], Failed)
+
+
+def test_a_mailbox_has_room_for_the_end_always() -> None:
+    mailbox = Mailbox(1)
+    mailbox.put(TokenEvent(0, 1, "a"))
+    with pytest.raises(SlowReaderError):
+        mailbox.put(TokenEvent(1, 1, "b"))
+    mailbox.put(Failed("too slow"))
+    assert [type(event) for event in mailbox.read(lambda: None)] == [TokenEvent, Failed]
+
+
+def test_a_mailbox_outlives_the_loop_of_its_reader() -> None:
+    async def make() -> AsyncMailbox:
+        return AsyncMailbox(5)
+
+    asyncio.run(make()).put(TokenEvent(0, 1, "a"))
+
+
+def ask(engine: Engine, **changes: object) -> Request:
+    return engine.request("It", SamplingParameters.model_validate(changes))
+
+
+def test_what_is_not_there_cannot_be_asked_for(engine: Engine) -> None:
+    for changes, parameter, reason in (
+        ({"logit_bias": {513: 1.0}}, "logit_bias", "token ids must be from 0 to 512"),
+        ({"keep_tokens": 33}, "keep_tokens", "at most half the context, 32 tokens"),
+    ):
+        with pytest.raises(RequestError, match=reason) as caught:
+            ask(engine, **changes)
+        assert caught.value.parameter == parameter
+    for name in ("logprobs", "prompt_logprobs"):
+        with pytest.raises(RequestError, match="expected 0 to 20 alternatives, got 21") as caught:
+            engine.request("It", SHORT, **{name: 21})  # type: ignore[arg-type]
+        assert caught.value.parameter == name
+
+
+def test_a_prompt_that_cannot_be_looked_up_fails_its_request_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._runner, "run", broken_rows(engine, lambda name: name == "bad"))
+    events = list(engine.stream(engine.request("It was a night", SHORT, "bad", prompt_logprobs=1)))
+    assert [type(event) for event in events] == [Failed]
+    events = list(engine.stream(engine.request("It was a night", SHORT, "good", prompt_logprobs=1)))
+    assert isinstance(events[0], PromptEvent)
