@@ -53,6 +53,23 @@ def test_token_ids_and_our_own_parameters_are_understood(client: openai.OpenAI) 
     assert len(texts) == 1
 
 
+def test_openais_ways_to_bend_the_odds_are_understood(client: openai.OpenAI) -> None:
+    def ask(**changes: object) -> str:
+        answer = client.completions.create(model="toy", prompt="It was", max_tokens=12, **changes)  # type: ignore[call-overload]
+        return str(answer.choices[0].text)
+
+    assert ask(temperature=0, seed=1) == ask(temperature=0, seed=2)
+    assert ask(logit_bias={"32": 100}, temperature=0, extra_body={"repetition_penalty": 1}) == "A" * 12
+    once = ask(
+        logit_bias={"32": 3},
+        temperature=0,
+        presence_penalty=2,
+        frequency_penalty=2,
+        extra_body={"repetition_penalty": 1},
+    )
+    assert once.count("A") < 12
+
+
 def test_stop_takes_a_text_or_a_list(client: openai.OpenAI) -> None:
     text = client.completions.create(model="toy", prompt="A", max_tokens=60, seed=2).choices[0].text
     for stop in (text[10:12], [text[10:12], "never comes"]):
@@ -92,7 +109,11 @@ def test_health_and_readiness(service: Service) -> None:
         ({"prompt": "word " * 300}, "prompt"),
         ({"n": 2}, "n"),
         ({"logprobs": 5}, "logprobs"),
-        ({"presence_penalty": 1.0}, "presence_penalty"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
+        ({"logit_bias": {"513": 1}}, "logit_bias"),
+        ({"logit_bias": {"3": 101}}, "logit_bias"),
+        ({"min_p": 1.1}, "min_p"),
         ({"temprature": 1.0}, "temprature"),
     ],
 )
