@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from victorian.config import SamplingParameters
 from victorian.engine.request import Request, Scored
 from victorian.engine.sampling import (
+    Columns,
     Sampler,
     Seen,
     adjust,
@@ -96,7 +97,7 @@ parameters = st.builds(
     repetition_penalty=st.floats(1.0, 2.0),
     presence_penalty=st.floats(-2.0, 2.0),
     frequency_penalty=st.floats(-2.0, 2.0),
-    logit_bias=st.dictionaries(st.integers(0, 600), st.floats(-5, 5), max_size=4),
+    logit_bias=st.dictionaries(st.integers(0, 512), st.floats(-5, 5), max_size=4),
     min_tokens=st.integers(0, 4),
 )
 tokens = st.lists(st.integers(0, 512), min_size=1, max_size=6).map(tuple)
@@ -143,23 +144,27 @@ def test_frequencies_follow_the_distribution() -> None:
 
 def test_penalties_by_example() -> None:
     p = SamplingParameters(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, logit_bias={3: 1.0})
-    row = rows_of([2.0, -2.0, 2.0, -2.0])[0]
-    adjust(row, p, Seen(sequence(p, (0,), 0, (1, 1))))
-    assert row.tolist() == [1.0, -5.0, 2.0, -1.0]
+    rows = rows_of([1.0, 1.0, 1.0, 1.0], [2.0, -2.0, 2.0, -2.0])
+    plain = SamplingParameters(repetition_penalty=1)
+    seen = [Seen(sequence(q, (0,), 0, (1, 1))) for q in (plain, p)]
+    for one in seen:
+        one.catch_up()
+    adjust(rows, Columns([plain, p]), seen)
+    assert rows.tolist() == [[1.0, 1.0, 1.0, 1.0], [1.0, -5.0, 2.0, -1.0]]
 
 
 def test_top_p_keeps_the_token_that_crosses_the_line_and_always_one() -> None:
     logits = np.log(rows_of([0.5, 0.3, 0.15, 0.05]))
     for top_p, kept in [(0.79, 2), (0.81, 3), (0.01, 1), (0.0, 1), (1.0, 4)]:
         p = SamplingParameters(temperature=1, top_k=0, top_p=top_p)
-        assert int((probabilities(logits, [p]) > 0).sum()) == kept
+        assert int((probabilities(logits, Columns([p])) > 0).sum()) == kept
 
 
 def test_min_p_keeps_those_of_its_share_of_the_likeliest() -> None:
     logits = np.log(rows_of([0.5, 0.3, 0.15, 0.05]))
     for min_p, kept in [(0.0, 4), (0.2, 3), (0.5, 2), (0.61, 1), (1.0, 1)]:
         p = SamplingParameters(temperature=1, top_k=0, top_p=1, min_p=min_p)
-        assert int((probabilities(logits, [p]) > 0).sum()) == kept
+        assert int((probabilities(logits, Columns([p])) > 0).sum()) == kept
 
 
 def test_the_draw_is_by_inverse_transform_and_stays_inside() -> None:
@@ -220,6 +225,9 @@ def test_a_token_that_was_drawn_counts_as_seen_and_only_for_its_request() -> Non
     first, second = sequence(p, (3,), 0), sequence(p, (3,), 1)
     logits = rows_of([3.0, 3.5, 0.0, 0.0])
     assert [token_of(one) for one in sampler.sample(logits.copy(), [first])] == [1]
+    first.tokens.append(1)
     assert [token_of(one) for one in sampler.sample(np.tile(logits, (2, 1)), [first, second])] == [0, 1]
     sampler.leave(first)
+    first.tokens.pop()
     assert [token_of(one) for one in sampler.sample(logits.copy(), [first])] == [1]
+    first.tokens.append(1)

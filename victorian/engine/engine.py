@@ -5,7 +5,6 @@ them goes out through the callback given with each. `stream` and `stream_async` 
 """
 
 import logging
-import math
 import secrets
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterator
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device, use_threads
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool
+from victorian.engine.forward import BrokenNetworkError, Forward, Outcome
 from victorian.engine.mailbox import AsyncMailbox, Mailbox, SlowReaderError
 from victorian.engine.request import (
     Completed,
@@ -28,8 +28,8 @@ from victorian.engine.request import (
     TokenEvent,
 )
 from victorian.engine.runner import new_runner
-from victorian.engine.sampling import BrokenLogitsError, Floats, Sampler
-from victorian.engine.scheduler import Read, Scheduler, Sequence
+from victorian.engine.sampling import BrokenLogitsError, Sampler
+from victorian.engine.scheduler import Scheduler, Sequence
 from victorian.engine.text import TextStream
 from victorian.errors import ConfigError, RequestError, ServiceError
 from victorian.model.gpt2 import GPT
@@ -37,14 +37,8 @@ from victorian.tokens.bpe import Encoding
 
 logger = logging.getLogger(__name__)
 
-MAX_LOGPROBS = 20
-"""Alternatives that can be asked for with a token."""
 BROKEN_REQUESTS = 3
-"""Requests in a row whose logits are no numbers, after which the network itself is taken to be broken."""
-
-
-class BrokenNetworkError(Exception):
-    """The network gives no numbers, whoever asks."""
+"""Requests that fail one after the other, with which the network itself is taken to be broken."""
 
 
 class Engine:
@@ -59,14 +53,14 @@ class Engine:
         blocks = -(-(config.cache_tokens or config.max_running * self.context) // BLOCK_TOKENS)
         if blocks * BLOCK_TOKENS < self.context:
             raise ConfigError(f"a cache of {config.cache_tokens} tokens does not hold a window of {self.context}")
-        self._runner = new_runner(model, config, blocks, encoding.size, device)
-        self._sampler = Sampler(encoding.size, encoding.end_of_text, self._runner.select)
+        runner = new_runner(model, config, blocks, encoding.size, device)
+        self._forward = Forward(runner, Sampler(encoding.size, encoding.end_of_text, runner.select))
         self._scheduler = Scheduler(config.max_running, config.max_waiting, BlockPool(blocks), config.chunk)
         self._sequences: dict[str, Sequence] = {}
         self._wake = threading.Condition()
         self._closing = False
         self._broken: str | None = None
-        self._broken_requests = 0
+        self._failures = 0
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -89,23 +83,17 @@ class Engine:
                 is asked for than is there.
         """
         ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
-        ids = ids or [self.encoding.end_of_text]
-        if len(ids) > self.context:
-            message = f"the prompt has {len(ids)} tokens, the model sees {self.context}: shorten it"
-            raise RequestError(message, "prompt", code="context_length_exceeded")
-        if not all(0 <= i < self.encoding.size for i in ids):
-            raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "prompt")
-        if not all(0 <= i < self.encoding.size for i in sampling.logit_bias):
-            raise RequestError(f"token ids must be from 0 to {self.encoding.size - 1}", "logit_bias")
-        for name, count in (("logprobs", logprobs), ("prompt_logprobs", prompt_logprobs)):
-            if count is not None and not 0 <= count <= MAX_LOGPROBS:
-                raise RequestError(f"expected 0 to {MAX_LOGPROBS} alternatives, got {count}", name)
-        if sampling.keep_tokens > self.context // 2:
-            message = f"at most half the context, {self.context // 2} tokens, can be kept, got {sampling.keep_tokens}"
-            raise RequestError(message, "keep_tokens")
-        seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
-        name = request_id or uuid.uuid4().hex
-        return Request(name, tuple(ids), sampling, seed, priority, logprobs, prompt_logprobs)
+        request = Request(
+            request_id or uuid.uuid4().hex,
+            tuple(ids or [self.encoding.end_of_text]),
+            sampling,
+            sampling.seed if sampling.seed is not None else secrets.randbits(63),
+            priority,
+            logprobs,
+            prompt_logprobs,
+        )
+        request.check(self.encoding.size, self.context)
+        return request
 
     def submit(self, request: Request, deliver: Deliver) -> None:
         """Queue a request. `deliver` is called on the engine's thread with its events, the last Completed or Failed.
@@ -187,54 +175,38 @@ class Engine:
             self._end(sequence, "cancelled")
         if not reads:
             return
-        logits = self._runner.run(reads)
+        outcomes = self._forward.compute(reads)
         with self._wake:
-            self._scheduler.advance(reads)
-        for sequence, drawn in self._sample(reads, logits):
-            self._emit(sequence, drawn)
+            self._scheduler.advance(
+                [read for read, one in zip(reads, outcomes, strict=True) if isinstance(one, Outcome)]
+            )
+        for read, outcome in zip(reads, outcomes, strict=True):
+            self._emit(read.sequence, outcome)
 
-    def _sample(self, reads: list[Read], logits: Floats) -> list[tuple[Sequence, Scored | Exception]]:
-        """Look up the tokens of prompts where that was asked for, and draw a token where a text is read to its end."""
-        if any(read.scored for read in reads):
-            drawing = []
-            row = 0
-            for read in reads:
-                for place in read.scored:
-                    self._score(read.sequence, logits[row], place)
-                    row += 1
-                if read.draws:
-                    drawing.append(row)
-                    row += 1
-            logits = logits[drawing]
-        sequences = [read.sequence for read in reads if read.draws]
-        return list(zip(sequences, self._sampler.sample(logits, sequences), strict=True)) if sequences else []
-
-    def _score(self, sequence: Sequence, row: Floats, place: int) -> None:
-        """Note how likely the prompt's token after `place` was."""
-        token = sequence.request.prompt[place + 1]
-        try:
-            sequence.scores.append(self._sampler.score(row, token, sequence.request.prompt_logprobs or 0))
-        except BrokenLogitsError:
-            sequence.scores.append(Scored(token, math.nan))  # the request fails at its first draw, if not before
-
-    def _emit(self, sequence: Sequence, drawn: Scored | Exception) -> None:
-        """Note a token, tell the caller, and end the request if this was its last."""
-        if isinstance(drawn, BrokenLogitsError):
-            self._broken_requests += 1
-            if self._broken_requests >= BROKEN_REQUESTS:
-                raise BrokenNetworkError(f"{BROKEN_REQUESTS} requests in a row got logits that are no numbers")
-            return self._fail(sequence, "the network gave something that is no number")
-        self._broken_requests = 0
-        if isinstance(drawn, Exception):
-            return self._fail(sequence, f"no token could be drawn: {type(drawn).__name__}: {drawn}")
+    def _emit(self, sequence: Sequence, outcome: Outcome | Exception) -> None:
+        """Note what came of a read, tell the caller, and end the request if that was its last."""
+        if isinstance(outcome, Exception):
+            return self._blame(sequence, outcome)
+        self._failures = 0
+        sequence.scores += outcome.scores
         if sequence.cancelled:
             return self._leave(sequence, "cancelled")
+        if outcome.drawn is None:
+            return None
         try:
-            reason = self._take(sequence, drawn)
+            reason = self._take(sequence, outcome.drawn)
         except Exception as error:  # whatever this request's text does to us, the others go on
             logger.exception("the text of request %s failed", sequence.request.id)
             return self._fail(sequence, f"{type(error).__name__}: {error}")
         return self._leave(sequence, reason) if reason else None
+
+    def _blame(self, sequence: Sequence, error: Exception) -> None:
+        """A request failed; if one after the other does, it is not the requests."""
+        self._failures += 1
+        if self._failures >= BROKEN_REQUESTS:
+            raise BrokenNetworkError(f"{BROKEN_REQUESTS} requests in a row failed: {error}") from error
+        logger.error("request %s failed", sequence.request.id, exc_info=error)
+        self._fail(sequence, str(error) if isinstance(error, BrokenLogitsError) else f"{type(error).__name__}: {error}")
 
     def _take(self, sequence: Sequence, drawn: Scored) -> FinishReason | None:
         """The token's text to the caller; why the request ends with it, if it does."""
@@ -271,7 +243,7 @@ class Engine:
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         """The last that a caller hears."""
         now = time.perf_counter()
-        self._sampler.leave(sequence)
+        self._forward.sampler.leave(sequence)
         with self._wake:
             self._sequences.pop(sequence.request.id, None)
         if sequence.failure:
@@ -303,7 +275,7 @@ class Engine:
             logger.exception("the engine's step failed")
             self._broken = f"{type(error).__name__}: {error}"
         self._fail_all(self._broken or "the engine was closed")
-        self._runner.close()
+        self._forward.runner.close()
 
     def _fail_all(self, message: str) -> None:
         with self._wake:

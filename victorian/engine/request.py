@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from victorian.config import SamplingParameters
+from victorian.errors import RequestError
+
+MAX_LOGPROBS = 20
+"""Alternatives that can be asked for with a token."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -26,6 +30,26 @@ class Request:
     """With each generated token its log-probability, and those of so many of the likeliest; None for neither."""
     prompt_logprobs: int | None = None
     """The same for the tokens of the prompt, which is read from its beginning then, whatever the cache holds."""
+
+    def check(self, tokens: int, context: int) -> None:
+        """RequestError where this asks for more than there is.
+
+        Args:
+            tokens: of the encoding.
+            context: of the network.
+        """
+        if len(self.prompt) > context:
+            message = f"the prompt has {len(self.prompt)} tokens, the model sees {context}: shorten it"
+            raise RequestError(message, "prompt", code="context_length_exceeded")
+        for name, ids in (("prompt", self.prompt), ("logit_bias", self.sampling.logit_bias)):
+            if not all(0 <= i < tokens for i in ids):
+                raise RequestError(f"token ids must be from 0 to {tokens - 1}", name)
+        for name, count in (("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)):
+            if count is not None and not 0 <= count <= MAX_LOGPROBS:
+                raise RequestError(f"expected 0 to {MAX_LOGPROBS} alternatives, got {count}", name)
+        if self.sampling.keep_tokens > context // 2:
+            most = f"at most half the context, {context // 2} tokens, can be kept"
+            raise RequestError(f"{most}, got {self.sampling.keep_tokens}", "keep_tokens")
 
 
 @dataclass(frozen=True)

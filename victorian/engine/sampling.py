@@ -5,6 +5,7 @@ temperature, top-k, top-p, min-p; then a draw by inverse transform over the cand
 number behind a draw is a function of the request's seed and the position alone, and so is the order among equals.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Items
@@ -30,13 +31,14 @@ whether all numbers of the row are numbers."""
 class BrokenLogitsError(Exception):
     """A row of logits that holds something that is no number."""
 
+    def __init__(self) -> None:
+        super().__init__("the network gave something that is no number")
+
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) for the token at `position`: Philox, a counter-based generator, jumps there at no cost.
-
-    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
-    """
-    return float(np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, position])).random())
+    """A number in [0, 1) for the token at `position`: a hash of both, so that no generator has to be carried along."""
+    digest = hashlib.blake2b(seed.to_bytes(8, "little") + position.to_bytes(8, "little"), digest_size=8).digest()
+    return float((int.from_bytes(digest, "little") >> 11) * 2.0**-53)
 
 
 def select(rows: Floats, count: int) -> tuple[Floats, Ints, npt.NDArray[np.bool_]]:
@@ -58,14 +60,18 @@ class Seen:
     """Which tokens stand in prompt and output of one request, and how often in the output."""
 
     def __init__(self, sequence: Sequence) -> None:
+        self._tokens = sequence.tokens
+        self._prompt = len(sequence.request.prompt)
+        self._known = 0
         self._place: dict[int, int] = {}
         self._ids = np.empty(64, np.int64)
         self._counts = np.empty(64, np.float32)
-        prompt = len(sequence.request.prompt)
-        for token in sequence.tokens[:prompt]:
-            self._add(token, 0)
-        for token in sequence.tokens[prompt:]:
-            self.add(token)
+
+    def catch_up(self) -> None:
+        """Count the tokens that were added since."""
+        for position in range(self._known, len(self._tokens)):
+            self._add(self._tokens[position], int(position >= self._prompt))
+        self._known = len(self._tokens)
 
     @property
     def ids(self) -> Ints:
@@ -76,10 +82,6 @@ class Seen:
     def counts(self) -> Floats:
         """How often each of `ids` stands in the output."""
         return self._counts[: len(self._place)]
-
-    def add(self, token: int) -> None:
-        """A token of the output."""
-        self._add(token, 1)
 
     def _add(self, token: int, times: int) -> None:
         place = self._place.get(token)
@@ -92,27 +94,58 @@ class Seen:
         self._counts[place] += times
 
 
-def adjust(row: Floats, p: SamplingParameters, seen: Seen) -> None:
+class Columns:
+    """The parameters of some rows, each as an array (rows, 1)."""
+
+    def __init__(self, rows: Items[SamplingParameters]) -> None:
+        def column(values: list[float]) -> Floats:
+            return np.array(values, np.float32)[:, None]
+
+        self.rows = tuple(rows)
+        self.temperature = column([p.temperature or 1 for p in rows])
+        self.top_k = column([p.top_k if p.temperature else 1 for p in rows])
+        self.top_k[self.top_k == 0] = np.inf
+        self.top_p = column([p.top_p for p in rows])
+        self.min_p = column([p.min_p for p in rows])
+        self.repetition = column([p.repetition_penalty for p in rows])
+        self.presence = column([p.presence_penalty for p in rows])
+        self.frequency = column([p.frequency_penalty for p in rows])
+        self.penalised = [
+            row for row, p in enumerate(rows) if p.repetition_penalty != 1 or p.presence_penalty or p.frequency_penalty
+        ]
+        """Rows for which it matters what they have said."""
+        self.biased = [row for row, p in enumerate(rows) if p.logit_bias]
+
+
+def adjust(logits: Floats, columns: Columns, seen: Items[Seen]) -> None:
     """Bias and penalties, in place.
 
     Repetition (Keskar et al. 2019, CTRL, https://arxiv.org/abs/1909.05858): positive logits of tokens in prompt or
     output are divided, negative ones multiplied. Presence and frequency, as in OpenAI's API: taken off tokens of the
     output, once and for each time.
+
+    Args:
+        logits: (rows, tokens).
+        seen: of each row.
     """
-    for token, bias in p.logit_bias.items():
-        if 0 <= token < len(row):
-            row[token] += np.float32(bias)
-    if p.repetition_penalty != 1:
-        penalty = np.float32(p.repetition_penalty)
-        logits = row[seen.ids]
-        row[seen.ids] = np.where(logits > 0, logits / penalty, logits * penalty)
-    if p.presence_penalty or p.frequency_penalty:
-        counts = seen.counts
-        taken = np.float32(p.presence_penalty) * (counts > 0) + np.float32(p.frequency_penalty) * counts
-        row[seen.ids] -= taken
+    for row in columns.biased:
+        bias = columns.rows[row].logit_bias
+        logits[row, list(bias)] += np.fromiter(bias.values(), np.float32)
+    if not columns.penalised:
+        return
+    ids = [seen[row].ids for row in columns.penalised]
+    rows = np.repeat(columns.penalised, [len(some) for some in ids])
+    tokens = np.concatenate(ids)
+    values = logits[rows, tokens]
+    repetition = columns.repetition[rows, 0]
+    values = np.where(values > 0, values / repetition, values * repetition)
+    if columns.presence.any() or columns.frequency.any():
+        counts = np.concatenate([seen[row].counts for row in columns.penalised])
+        values -= columns.presence[rows, 0] * (counts > 0) + columns.frequency[rows, 0] * counts
+    logits[rows, tokens] = values
 
 
-def probabilities(logits: Floats, p: Items[SamplingParameters]) -> Floats:
+def probabilities(logits: Floats, columns: Columns) -> Floats:
     """What may be drawn, after temperature, top-k, top-p and min-p.
 
     Top-p (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751) keeps the fewest tokens that hold at least p of the
@@ -122,28 +155,19 @@ def probabilities(logits: Floats, p: Items[SamplingParameters]) -> Floats:
 
     Args:
         logits: (rows, candidates), descending.
-        p: of each row.
 
     Returns:
         (rows, candidates), each row adding up to 1.
     """
-    count = logits.shape[1]
-
-    def column(values: list[float]) -> Floats:
-        return np.array(values, np.float32)[:, None]
-
-    greedy = column([q.temperature == 0 for q in p]) > 0
-    heat = column([q.temperature or 1 for q in p])
-    top_k = np.where(greedy, 1, column([q.top_k or count for q in p]))
-    rank = np.arange(count)
-    scaled = np.where(rank < top_k, (logits - logits[:, :1]) / heat, np.float32(-np.inf))
-    weights = np.exp(scaled)
+    scaled = (logits - logits[:, :1]) / columns.temperature
+    weights = np.exp(np.where(np.arange(logits.shape[1]) < columns.top_k, scaled, np.float32(-np.inf)))
     weights /= weights.sum(axis=1, keepdims=True)
     before = np.cumsum(weights, axis=1) - weights
-    kept = (before < column([q.top_p for q in p])) & (weights >= column([q.min_p for q in p]) * weights[:, :1])
+    kept = (before < columns.top_p) & (weights >= columns.min_p * weights[:, :1])
     kept[:, 0] = True
-    weights = np.where(kept, weights, 0)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+    weights *= kept
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def draw(weights: Floats, uniforms: npt.NDArray[np.float64]) -> Ints:
@@ -177,6 +201,7 @@ class Sampler:
         self._end = end
         self._select = select
         self._seen: dict[str, Seen] = {}
+        self._columns: dict[str, Columns] = {}
 
     def leave(self, sequence: Sequence) -> None:
         """The request is over."""
@@ -184,39 +209,43 @@ class Sampler:
 
     def sample(self, logits: Floats, running: list[Sequence]) -> list[Scored | Exception]:
         """One token for every row of `logits`, (rows, tokens), which are overwritten; what went wrong for a bad row."""
-        parameters = [sequence.request.sampling for sequence in running]
         asked = [row for row, sequence in enumerate(running) if sequence.request.logprobs is not None]
         plain = dict(zip(asked, logits[asked], strict=True))  # copies: what follows changes the rows
         chosen: list[Scored | Exception] = [BrokenLogitsError()] * len(running)
-        good = []
-        for row, (sequence, p) in enumerate(zip(running, parameters, strict=True)):
-            try:
-                adjust(logits[row], p, self._seen_by(sequence))
-                if sequence.generated < p.min_tokens:
-                    logits[row, self._end] = -np.inf
-                good.append(row)
-            except Exception as error:  # one request's fault is not the others'
-                chosen[row] = error
-        # Most rows need their likeliest tokens alone, at a fraction of a sort's cost. How many are looked at does not
-        # depend on the neighbours: sums would round in another way.
-        few = [row for row in good if parameters[row].top_k or not parameters[row].temperature]
-        every = [row for row in good if not parameters[row].top_k and parameters[row].temperature]
-        for group, count in ((few, min(CANDIDATES, self._tokens)), (every, self._tokens)):
+        seen = [self._seen_by(sequence) for sequence in running]
+        adjust(logits, self._columns_of("all", running), seen)
+        few: list[int] = []
+        every: list[int] = []
+        for row, sequence in enumerate(running):
+            p = sequence.request.sampling
+            if sequence.generated < p.min_tokens:
+                logits[row, self._end] = -np.inf
+            # Most rows need their likeliest tokens alone, at a fraction of a sort's cost. How many are looked at does
+            # not depend on the neighbours: sums would round in another way.
+            (few if p.top_k or not p.temperature else every).append(row)
+        for name, group, count in (("few", few, min(CANDIDATES, self._tokens)), ("every", every, self._tokens)):
             if not group:
                 continue
             values, tokens, whole = self._select(logits if len(group) == len(logits) else logits[group], count)
             values[~whole] = 0
-            uniforms = [uniform(running[row].request.seed, len(running[row].tokens)) for row in group]
-            places = draw(probabilities(values, [parameters[row] for row in group]), np.array(uniforms))
-            for row, ids, place, good_row in zip(group, tokens, places, whole, strict=True):
-                if not good_row:
-                    continue
-                token = int(ids[place])
-                self._seen_by(running[row]).add(token)
-                chosen[row] = Scored(token)
-                if row in plain:
+            sequences = [running[row] for row in group]
+            uniforms = np.array([uniform(one.request.seed, len(one.tokens)) for one in sequences])
+            places = draw(probabilities(values, self._columns_of(name, sequences)), uniforms)
+            drawn = tokens[np.arange(len(group)), places].tolist()
+            for row, token, good in zip(group, drawn, whole.tolist(), strict=True):
+                if good and row in plain:
                     chosen[row] = self.score(plain[row], token, running[row].request.logprobs or 0)
+                elif good:
+                    chosen[row] = Scored(token)
         return chosen
+
+    def _columns_of(self, group: str, sequences: list[Sequence]) -> Columns:
+        """Made again when other requests stand in the group: most steps find those of the step before."""
+        rows = tuple(sequence.request.sampling for sequence in sequences)
+        held = self._columns.get(group)
+        if held is None or len(held.rows) != len(rows) or any(a is not b for a, b in zip(held.rows, rows, strict=True)):
+            held = self._columns[group] = Columns(rows)
+        return held
 
     def score(self, row: Floats, token: int, count: int) -> Scored:
         """How likely a token is by untouched logits, (tokens,), and the `count` likeliest beside it.
@@ -236,4 +265,5 @@ class Sampler:
         seen = self._seen.get(sequence.request.id)
         if seen is None:
             seen = self._seen[sequence.request.id] = Seen(sequence)
+        seen.catch_up()
         return seen

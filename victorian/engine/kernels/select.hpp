@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "vectors.hpp"
@@ -17,34 +18,42 @@ struct Candidate {
 
 // The `wanted` largest of `count` numbers, the largest first, equals in their order. `wanted` is at most `count`. False if
 // one of them is no number.
+//
+// The largest of each piece of the row are found first, in one pass: so many pieces reach the `wanted`-th of these that
+// nothing below it can be among the `wanted` largest, and few pieces need a second look.
 inline bool select_largest(const float *row, int count, int wanted, float *values, int32_t *indices) {
-    std::vector<Candidate> held;
-    held.reserve(static_cast<size_t>(4) * wanted + kLanes);
-    __mmask16 none = 0;
-    float least = -std::numeric_limits<float>::infinity();
-    const auto prune = [&] {
-        std::nth_element(held.begin(), held.begin() + (wanted - 1), held.end());
-        held.resize(wanted);
-        least = held.back().value;
-        for (const Candidate &one : held) least = std::min(least, one.value);
+    constexpr int kPiece = 64;
+    const int pieces = (count + kPiece - 1) / kPiece;
+    std::vector<float> largest(pieces);
+    const auto load = [&](int at) {
+        if (at + kLanes <= count) return _mm512_loadu_ps(row + at);
+        const __mmask16 inside = at < count ? static_cast<__mmask16>((1u << (count - at)) - 1) : 0;
+        return _mm512_mask_loadu_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), inside, row + at);
     };
-    int at = 0;
-    for (; at + kLanes <= count; at += kLanes) {
-        const Float16 numbers = _mm512_loadu_ps(row + at);
-        none |= _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);
-        if (none) return false;
-        // Equals of the least so far stand behind it, and are not wanted.
-        const bool young = static_cast<int>(held.size()) < wanted;
-        __mmask16 larger = young ? 0xFFFF : _mm512_cmp_ps_mask(numbers, _mm512_set1_ps(least), _CMP_GT_OQ);
-        for (; larger; larger &= larger - 1) {
-            const int lane = __builtin_ctz(larger);
-            held.push_back({row[at + lane], at + lane});
+    __mmask16 none = 0;
+    for (int piece = 0; piece < pieces; ++piece) {
+        Float16 most = load(piece * kPiece);
+        none |= _mm512_cmp_ps_mask(most, most, _CMP_UNORD_Q);
+        for (int at = kLanes; at < kPiece; at += kLanes) {
+            const Float16 numbers = load(piece * kPiece + at);
+            none |= _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);
+            most = _mm512_max_ps(most, numbers);
         }
-        if (static_cast<int>(held.size()) >= 4 * wanted) prune();
+        largest[piece] = _mm512_reduce_max_ps(most);
     }
-    for (; at < count; ++at) {
-        if (std::isnan(row[at])) return false;
-        held.push_back({row[at], at});
+    if (none) return false;
+    float least = -std::numeric_limits<float>::infinity();
+    if (wanted <= pieces) {
+        std::vector<float> order(largest);
+        std::nth_element(order.begin(), order.begin() + (wanted - 1), order.end(), std::greater<float>());
+        least = order[wanted - 1];
+    }
+    std::vector<Candidate> held;
+    held.reserve(static_cast<size_t>(2) * wanted + kPiece);
+    for (int piece = 0; piece < pieces; ++piece) {
+        if (largest[piece] < least) continue;
+        for (int at = piece * kPiece; at < std::min(count, (piece + 1) * kPiece); ++at)
+            if (row[at] >= least) held.push_back({row[at], at});
     }
     std::partial_sort(held.begin(), held.begin() + wanted, held.end());
     for (int index = 0; index < wanted; ++index) {
