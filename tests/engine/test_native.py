@@ -9,9 +9,9 @@ import torch
 
 from victorian.config import EngineConfig, ModelConfig, Precision
 from victorian.engine import native
+from victorian.engine.distribution import Floats, select
 from victorian.engine.engine import Engine
-from victorian.engine.native import Floats, NativeNetwork, why_not
-from victorian.engine.sampling import select
+from victorian.engine.native import NativeNetwork, why_not
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import get_encoding

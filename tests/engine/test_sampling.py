@@ -1,6 +1,7 @@
 """Each sampling parameter against a plain, slow definition of it, on random logits."""
 
 import math
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
@@ -9,25 +10,52 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from victorian.config import SamplingParameters
-from victorian.engine.request import Request, Scored
-from victorian.engine.sampling import (
+from victorian.config import ModelConfig, SamplingParameters
+from victorian.engine.distribution import (
     Columns,
-    Sampler,
+    Draw,
     Seen,
+    Select,
+    add_bias,
     adjust,
     draw,
+    invert,
     probabilities,
     select,
     uniform,
 )
+from victorian.engine.native import NativeNetwork, why_not
+from victorian.engine.request import Request, Scored
+from victorian.engine.sampling import Sampler
 from victorian.engine.scheduler import Sequence
 from victorian.engine.text import TextStream
+from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import get_encoding
 
 TOKENS = 513
 END = 512
 _names = count()
+
+
+SHAPE = ModelConfig(layers=1, channels=16, heads=1, context=16, vocabulary=TOKENS, dropout=0)
+
+
+@pytest.fixture(scope="module", params=["numpy", "kernels"])
+def ways(request: pytest.FixtureRequest) -> Iterator[tuple[Draw, Select]]:
+    """Both ways to draw."""
+    if request.param == "numpy":
+        yield draw, select
+        return
+    if (reason := why_not(SHAPE)) is not None:
+        pytest.skip(reason)
+    network = NativeNetwork(GPT(SHAPE), "fp32", tokens=1, blocks=1, threads=2)
+    yield network.draw, network.select
+    network.close()
+
+
+@pytest.fixture
+def sampler(ways: tuple[Draw, Select]) -> Sampler:
+    return Sampler(END, *ways)
 
 
 def slow_distribution(
@@ -106,11 +134,11 @@ tokens = st.lists(st.integers(0, 512), min_size=1, max_size=6).map(tuple)
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(parameters, tokens, tokens), min_size=1, max_size=5), st.integers(0, 99))
 def test_every_row_follows_its_own_definition(
-    rows: list[tuple[SamplingParameters, tuple[int, ...], tuple[int, ...]]], seed: int
+    ways: tuple[Draw, Select], rows: list[tuple[SamplingParameters, tuple[int, ...], tuple[int, ...]]], seed: int
 ) -> None:
     logits = random_logits(len(rows), seed)
     running = [sequence(p, prompt, seed + row, output) for row, (p, prompt, output) in enumerate(rows)]
-    chosen = Sampler(TOKENS, END).sample(logits.copy(), running)
+    chosen = Sampler(END, *ways).sample(logits.copy(), running)
     for row, (p, prompt, output) in enumerate(rows):
         allowed = slow_distribution(logits[row].tolist(), prompt, output, p)
         # The draw by inverse transform, over the same tokens from the likeliest down.
@@ -123,14 +151,13 @@ def test_every_row_follows_its_own_definition(
         assert token_of(chosen[row]) in near or token_of(chosen[row]) in list(allowed)[-1:]
 
 
-def test_frequencies_follow_the_distribution() -> None:
+def test_frequencies_follow_the_distribution(sampler: Sampler) -> None:
     p = SamplingParameters(temperature=0.9, top_k=12, top_p=0.9, repetition_penalty=1.3, min_p=0.02)
     logits = random_logits(1, 5, 2.0)
     prompt = (int(logits.argmax()), 7)
     expected = slow_distribution(logits[0].tolist(), prompt, (), p)
     rounds = 4000
     counts: dict[int, int] = {}
-    sampler = Sampler(TOKENS, END)
     for seed in range(rounds):
         item = sequence(p, prompt, seed)
         token = token_of(sampler.sample(logits.copy(), [item])[0])
@@ -149,6 +176,7 @@ def test_penalties_by_example() -> None:
     seen = [Seen(sequence(q, (0,), 0, (1, 1))) for q in (plain, p)]
     for one in seen:
         one.catch_up()
+    add_bias(rows, Columns([plain, p]))
     adjust(rows, Columns([plain, p]), seen)
     assert rows.tolist() == [[1.0, 1.0, 1.0, 1.0], [1.0, -5.0, 2.0, -1.0]]
 
@@ -169,7 +197,7 @@ def test_min_p_keeps_those_of_its_share_of_the_likeliest() -> None:
 
 def test_the_draw_is_by_inverse_transform_and_stays_inside() -> None:
     weights = np.tile(rows_of([0.5, 0.25, 0.25, 0.0]), (5, 1))
-    assert draw(weights, np.array([0.0, 0.4999, 0.5, 0.75, 1 - 1e-12])).tolist() == [0, 0, 1, 2, 2]
+    assert invert(weights, np.array([0.0, 0.4999, 0.5, 0.75, 1 - 1e-12])).tolist() == [0, 0, 1, 2, 2]
 
 
 def test_random_numbers_depend_on_seed_and_position_alone() -> None:
@@ -180,16 +208,16 @@ def test_random_numbers_depend_on_seed_and_position_alone() -> None:
     assert uniform(2**63 - 1, 10**6) < 1
 
 
-def test_equals_are_drawn_alike_whoever_the_neighbours_are() -> None:
+def test_equals_are_drawn_alike_whoever_the_neighbours_are(sampler: Sampler) -> None:
     tied = np.round(random_logits(1, 2))
     mine = SamplingParameters(top_k=40, temperature=1.5)
     for seed in range(40):
-        draws = set()
+        drawn = set()
         for neighbour in (None, SamplingParameters(top_k=0), SamplingParameters(top_k=100)):
             running = [sequence(mine, (1,), seed)] + ([sequence(neighbour, (1,), seed)] if neighbour else [])
-            chosen = Sampler(TOKENS, END).sample(np.tile(tied, (len(running), 1)), running)
-            draws.add(token_of(chosen[0]))
-        assert len(draws) == 1
+            chosen = sampler.sample(np.tile(tied, (len(running), 1)), running)
+            drawn.add(token_of(chosen[0]))
+        assert len(drawn) == 1
 
 
 def test_the_largest_are_found_in_order_and_equals_in_theirs() -> None:
@@ -199,11 +227,11 @@ def test_the_largest_are_found_in_order_and_equals_in_theirs() -> None:
     assert good.all()
 
 
-def test_log_probabilities_are_those_of_the_network() -> None:
+def test_log_probabilities_are_those_of_the_network(sampler: Sampler) -> None:
     p = SamplingParameters(temperature=0, repetition_penalty=2.0)
     logits = random_logits(1, 4)
     exact = torch.from_numpy(logits[0]).double().log_softmax(0)
-    (drawn,) = Sampler(TOKENS, END).sample(logits.copy(), [sequence(p, (int(logits.argmax()),), 0, logprobs=3)])
+    (drawn,) = sampler.sample(logits.copy(), [sequence(p, (int(logits.argmax()),), 0, logprobs=3)])
     assert isinstance(drawn, Scored)
     assert drawn.logprob == pytest.approx(float(exact[drawn.token]), abs=1e-5)
     top = exact.topk(3)
@@ -211,19 +239,18 @@ def test_log_probabilities_are_those_of_the_network() -> None:
     assert [value for _, value in drawn.likeliest] == pytest.approx(top.values.tolist(), abs=1e-5)
 
 
-def test_a_row_that_is_no_number_fails_alone() -> None:
+def test_a_row_that_is_no_number_fails_alone(sampler: Sampler) -> None:
     p = SamplingParameters()
     logits = random_logits(3, 4)
     logits[1, 100] = math.nan
-    chosen = Sampler(TOKENS, END).sample(logits, [sequence(p, (1,), 0) for _ in range(3)])
+    chosen = sampler.sample(logits, [sequence(p, (1,), 0) for _ in range(3)])
     assert [isinstance(one, Scored) for one in chosen] == [True, False, True]
 
 
-def test_a_token_that_was_drawn_counts_as_seen_and_only_for_its_request() -> None:
-    sampler = Sampler(4, 3)
+def test_a_token_that_was_drawn_counts_as_seen_and_only_for_its_request(sampler: Sampler) -> None:
     p = SamplingParameters(top_k=1, repetition_penalty=2.0)
     first, second = sequence(p, (3,), 0), sequence(p, (3,), 1)
-    logits = rows_of([3.0, 3.5, 0.0, 0.0])
+    logits = np.pad(rows_of([3.0, 3.5]), ((0, 0), (0, TOKENS - 2)))
     assert [token_of(one) for one in sampler.sample(logits.copy(), [first])] == [1]
     first.tokens.append(1)
     assert [token_of(one) for one in sampler.sample(np.tile(logits, (2, 1)), [first, second])] == [0, 1]

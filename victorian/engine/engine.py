@@ -54,7 +54,7 @@ class Engine:
         if blocks * BLOCK_TOKENS < self.context:
             raise ConfigError(f"a cache of {config.cache_tokens} tokens does not hold a window of {self.context}")
         runner = new_runner(model, config, blocks, encoding.size, device)
-        self._forward = Forward(runner, Sampler(encoding.size, encoding.end_of_text, runner.select))
+        self._forward = Forward(runner, Sampler(encoding.end_of_text, runner.draw, runner.select))
         self._scheduler = Scheduler(config.max_running, config.max_waiting, BlockPool(blocks), config.chunk)
         self._sequences: dict[str, Sequence] = {}
         self._wake = threading.Condition()

@@ -1,6 +1,7 @@
 """What a step computes: reads through the network, tokens out of its logits.
 
-Nothing but the cache is changed, so a step that fails is taken again, one request at a time, to find whose fault it was.
+Nothing but the cache is changed, so a step that fails is taken again, one request at a time, to find whose fault it
+was.
 """
 
 import logging

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from victorian.config import ModelConfig, Precision, cache_settings
+from victorian.engine.distribution import CANDIDATES, Batch, Floats, add_bias
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT, Block
 
@@ -24,7 +25,6 @@ KINDS: dict[str, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 COMPILE_SECONDS = 300
 
 Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
 
 
 def compiler() -> str | None:
@@ -97,6 +97,7 @@ class NativeNetwork:
             raise ConfigError(f"there is no memory for {blocks} blocks of the cache: give the engine a smaller one")
         self.stride = -(-c.vocabulary // 64) * 64
         """Floats from a row of logits to the next."""
+        self._logits = np.empty((0, self.stride), np.float32)
         self._set(0, 0, model.token_embedding.weight)
         self._set(0, 1, model.position_embedding.weight)
         for index, block in enumerate(model.blocks):
@@ -137,11 +138,13 @@ class NativeNetwork:
             rows: tokens after which logits are wanted.
 
         Returns:
-            float32 (rows, vocabulary).
+            float32 (rows, vocabulary and some), good until the next step.
         """
         numbers = [np.asarray(values, np.int32) for values in (ids, places, starts, blocks, rows)]
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in numbers]
-        logits = np.empty((len(rows), self.stride), np.float32)
+        if len(rows) > len(self._logits):  # kept, since memory that is new to the process costs more than its use
+            self._logits = np.empty((len(rows), self.stride), np.float32)
+        logits = self._logits[: len(rows)]
         self._library.victorian_step(
             self._network,
             len(ids),
@@ -158,7 +161,7 @@ class NativeNetwork:
         return logits
 
     def select(self, rows: Floats, count: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """`sampling.Select`; the rows may be a part of wider ones."""
+        """`distribution.Select`; the rows may be a part of wider ones."""
         values, indices = np.empty((len(rows), count), np.float32), np.empty((len(rows), count), np.int32)
         good = np.empty(len(rows), np.uint8)
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (rows, values, indices, good)]
@@ -167,6 +170,28 @@ class NativeNetwork:
             self._network, pointers[0], len(rows), stride, rows.shape[1], count, *pointers[1:]
         )
         return values, indices.astype(np.int64), good.astype(bool)
+
+    def draw(self, rows: Floats, batch: Batch) -> tuple[list[int], list[bool]]:
+        """`distribution.Draw`; the rows may be a part of wider ones."""
+        add_bias(rows, batch.columns)
+        table = batch.columns.table
+        if batch.banned:
+            table = table.copy()
+            table[batch.banned, -1] = batch.end
+        seen = np.array([one.pointers for one in batch.seen], np.int64)
+        tokens = np.empty(len(rows), np.int32)
+        arrays = (table, seen, batch.uniforms, tokens)
+        self._library.victorian_draw(
+            self._network,
+            ctypes.c_void_p(rows.ctypes.data),
+            len(rows),
+            rows.strides[0] // 4,
+            rows.shape[1],
+            CANDIDATES,
+            *(ctypes.c_void_p(array.ctypes.data) for array in arrays),
+        )
+        drawn = tokens.tolist()
+        return drawn, [token >= 0 for token in drawn]
 
     def close(self) -> None:
         self._library.victorian_free(self._network)

@@ -11,8 +11,8 @@ import torch
 from victorian.config import EngineConfig
 from victorian.device import DTYPES, cores
 from victorian.engine.blocks import BLOCK_TOKENS
+from victorian.engine.distribution import Draw, Floats, Select, draw, select
 from victorian.engine.native import Ints, NativeNetwork, why_not
-from victorian.engine.sampling import Floats, Select, select
 from victorian.engine.scheduler import Read
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT
@@ -27,6 +27,10 @@ class Runner(Protocol):
     @property
     def select(self) -> Select:
         """How the largest logits are found."""
+
+    @property
+    def draw(self) -> Draw:
+        """How tokens are drawn."""
 
     def run(self, reads: Items[Read]) -> Floats:
         """Read tokens into the cache; logits after the places that are wanted: (places, tokens), no padding rows."""
@@ -66,6 +70,10 @@ class NativeRunner:
     def select(self) -> Select:
         return self._network.select
 
+    @property
+    def draw(self) -> Draw:
+        return self._network.draw
+
     def close(self) -> None:
         self._network.close()
 
@@ -96,6 +104,10 @@ class TorchRunner:
     @property
     def select(self) -> Select:
         return select
+
+    @property
+    def draw(self) -> Draw:
+        return draw
 
     @torch.inference_mode()
     def run(self, reads: Items[Read]) -> Floats:

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "attention.hpp"
-#include "select.hpp"
+#include "draw.hpp"
 
 namespace {
 
@@ -30,12 +30,22 @@ struct Selection {
     uint8_t *good;     // (count): whether all of a row are numbers
 };
 
+struct Drawing {
+    float *rows;  // `stride` floats apart
+    int count, stride, length, candidates;
+    const Parameters *parameters;  // (count)
+    const Seen *seen;              // (count)
+    const double *uniforms;        // (count)
+    int32_t *tokens;               // (count): -1 where a row has something that is no number
+};
+
 class Network {
   public:
     virtual ~Network() = default;
     virtual void set(int layer, int what, const float *values, const float *bias) = 0;
     virtual void step(const Step &step) = 0;
     virtual void select(const Selection &selection) = 0;
+    virtual void draw(const Drawing &drawing) = 0;
 };
 
 struct Shape {
@@ -103,15 +113,33 @@ template <typename Kind> class Gpt : public Network {
     }
 
     void select(const Selection &s) override {
-        pool_.run([&](int thread) {
-            for (int row = thread; row < s.count; row += pool_.size())
-                s.good[row] = select_largest(
-                    s.rows + static_cast<size_t>(row) * s.stride, s.length, s.wanted,
-                    s.values + static_cast<size_t>(row) * s.wanted, s.indices + static_cast<size_t>(row) * s.wanted);
+        for_rows(s.count, [&](int row) {
+            s.good[row] = select_largest(
+                s.rows + static_cast<size_t>(row) * s.stride, s.length, s.wanted,
+                s.values + static_cast<size_t>(row) * s.wanted, s.indices + static_cast<size_t>(row) * s.wanted);
+        });
+    }
+
+    void draw(const Drawing &d) override {
+        for_rows(d.count, [&](int row) {
+            d.tokens[row] = draw_token(
+                d.rows + static_cast<size_t>(row) * d.stride, d.length, d.candidates, d.parameters[row], d.seen[row],
+                d.uniforms[row]);
         });
     }
 
   private:
+    template <typename Work> void for_rows(int count, const Work &work) {
+        constexpr int kFew = 4;  // rows that are done before another thread wakes up
+        if (count <= kFew) {
+            for (int row = 0; row < count; ++row) work(row);
+        } else {
+            pool_.run([&](int thread) {
+                for (int row = thread; row < count; row += pool_.size()) work(row);
+            });
+        }
+    }
+
     Buffer<float> floats(int times) const {
         return new_buffer<float>(static_cast<size_t>(s_.tokens) * times * s_.channels);
     }
@@ -260,5 +288,13 @@ void victorian_select(
     void *network, const float *rows, int count, int stride, int length, int wanted, float *values, int32_t *indices,
     uint8_t *good) {
     static_cast<Network *>(network)->select({rows, count, stride, length, wanted, values, indices, good});
+}
+
+void victorian_draw(
+    void *network, float *rows, int count, int stride, int length, int candidates, const void *parameters,
+    const void *seen, const double *uniforms, int32_t *tokens) {
+    static_cast<Network *>(network)->draw(
+        {rows, count, stride, length, candidates, static_cast<const Parameters *>(parameters),
+         static_cast<const Seen *>(seen), uniforms, tokens});
 }
 }
