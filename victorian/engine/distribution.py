@@ -84,7 +84,7 @@ class Columns:
         def column(values: list[float]) -> Floats:
             return np.array(values, np.float32)[:, None]
 
-        self.rows = tuple(rows)
+        self.rows = list(rows)
         self.greedy = column([p.temperature == 0 for p in rows])
         self.temperature = column([p.temperature or 1 for p in rows])
         self.top_k = column([p.top_k if p.temperature else 1 for p in rows])

@@ -41,8 +41,7 @@ class Sampler:
         asked = [row for row, sequence in enumerate(running) if sequence.request.logprobs is not None]
         plain = {row: logits[row].copy() for row in asked}  # what follows changes the rows
         parameters = [sequence.request.sampling for sequence in running]
-        held = self._columns.rows  # most steps find the requests of the step before
-        if len(held) != len(parameters) or any(a is not b for a, b in zip(held, parameters, strict=True)):
+        if self._columns.rows != parameters:  # most steps find the requests of the step before
             self._columns = Columns(parameters)
         batch = Batch(
             self._columns,

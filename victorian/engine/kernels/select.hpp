@@ -2,40 +2,42 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <vector>
 
 #include "vectors.hpp"
 
-struct Candidate {
-    float value;
-    int32_t index;
-    // The larger first; of equals the one that stands before.
-    bool operator<(const Candidate &other) const {
-        return value > other.value || (value == other.value && index < other.index);
-    }
-};
+// A number and where it stands as one integer: the larger number is the larger one, of equals the one that stands before.
+inline uint64_t ranked(float value, int index) {
+    uint32_t bits;
+    value += 0.0f;  // there is one zero
+    std::memcpy(&bits, &value, 4);
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return static_cast<uint64_t>(bits) << 32 | static_cast<uint32_t>(~index);
+}
+
+inline int index_of(uint64_t rank) { return static_cast<int>(~static_cast<uint32_t>(rank)); }
 
 // The `wanted` largest of `count` numbers, the largest first, equals in their order. `wanted` is at most `count`. False if
 // one of them is no number.
 //
 // The largest of each piece of the row are found first, in one pass: so many pieces reach the `wanted`-th of these that
-// nothing below it can be among the `wanted` largest, and few pieces need a second look.
+// nothing below it can be among the `wanted` largest, and few numbers get a second look.
 inline bool select_largest(const float *row, int count, int wanted, float *values, int32_t *indices) {
-    constexpr int kPiece = 64;
+    constexpr int kPiece = 256;
+    const Float16 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+    const auto inside = [&](int at) {
+        return at + kLanes <= count ? static_cast<__mmask16>(0xFFFF)
+                                    : static_cast<__mmask16>(at < count ? (1u << (count - at)) - 1 : 0);
+    };
     const int pieces = (count + kPiece - 1) / kPiece;
     std::vector<float> largest(pieces);
-    const auto load = [&](int at) {
-        if (at + kLanes <= count) return _mm512_loadu_ps(row + at);
-        const __mmask16 inside = at < count ? static_cast<__mmask16>((1u << (count - at)) - 1) : 0;
-        return _mm512_mask_loadu_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), inside, row + at);
-    };
     __mmask16 none = 0;
     for (int piece = 0; piece < pieces; ++piece) {
-        Float16 most = load(piece * kPiece);
-        none |= _mm512_cmp_ps_mask(most, most, _CMP_UNORD_Q);
-        for (int at = kLanes; at < kPiece; at += kLanes) {
-            const Float16 numbers = load(piece * kPiece + at);
+        Float16 most = lowest;
+        for (int at = piece * kPiece; at < (piece + 1) * kPiece; at += kLanes) {
+            const Float16 numbers = _mm512_mask_loadu_ps(lowest, inside(at), row + at);
             none |= _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);
             most = _mm512_max_ps(most, numbers);
         }
@@ -48,17 +50,25 @@ inline bool select_largest(const float *row, int count, int wanted, float *value
         std::nth_element(order.begin(), order.begin() + (wanted - 1), order.end(), std::greater<float>());
         least = order[wanted - 1];
     }
-    std::vector<Candidate> held;
-    held.reserve(static_cast<size_t>(2) * wanted + kPiece);
+    std::vector<uint64_t> held;
+    held.reserve(static_cast<size_t>(4) * wanted);
     for (int piece = 0; piece < pieces; ++piece) {
         if (largest[piece] < least) continue;
-        for (int at = piece * kPiece; at < std::min(count, (piece + 1) * kPiece); ++at)
-            if (row[at] >= least) held.push_back({row[at], at});
+        for (int at = piece * kPiece; at < std::min(count, (piece + 1) * kPiece); at += kLanes) {
+            const Float16 numbers = _mm512_maskz_loadu_ps(inside(at), row + at);
+            unsigned reach = _mm512_mask_cmp_ps_mask(inside(at), numbers, _mm512_set1_ps(least), _CMP_GE_OQ);
+            for (; reach; reach &= reach - 1) {
+                const int index = at + __builtin_ctz(reach);
+                held.push_back(ranked(row[index], index));
+            }
+        }
     }
-    std::partial_sort(held.begin(), held.begin() + wanted, held.end());
-    for (int index = 0; index < wanted; ++index) {
-        values[index] = held[index].value;
-        indices[index] = held[index].index;
+    const auto middle = held.begin() + wanted;
+    std::nth_element(held.begin(), middle - 1, held.end(), std::greater<uint64_t>());
+    std::sort(held.begin(), middle, std::greater<uint64_t>());
+    for (int at = 0; at < wanted; ++at) {
+        indices[at] = index_of(held[at]);
+        values[at] = row[indices[at]];
     }
     return true;
 }
