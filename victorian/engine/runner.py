@@ -11,6 +11,7 @@ import torch
 from victorian.config import EngineConfig
 from victorian.device import DTYPES, cores
 from victorian.engine.blocks import BLOCK_TOKENS
+from victorian.engine.decoding import Decoding
 from victorian.engine.distribution import Draw, Floats, Select, draw, select
 from victorian.engine.native import Ints, NativeNetwork, why_not
 from victorian.engine.scheduler import Read
@@ -97,9 +98,11 @@ class TorchRunner:
             raise ConfigError("int8 needs the engine's own kernels, which cannot be used here: take bf16 or fp32")
         dtype = DTYPES[config.precision]
         self._model = copy.deepcopy(model).to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self._cache = self._model.new_cache(blocks * BLOCK_TOKENS)
+        self._cache = self._model.new_cache((blocks + 1) * BLOCK_TOKENS)  # one that `Decoding` fills rows up with
         self._tokens = tokens
         self._device = device
+        record = device.type == "cuda"
+        self._decoding = Decoding(self._model, self._cache, config.max_running, record) if record else None
 
     @property
     def select(self) -> Select:
@@ -122,7 +125,7 @@ class TorchRunner:
         return logits
 
     def close(self) -> None:
-        del self._model, self._cache
+        del self._model, self._cache, self._decoding
 
     def _read(self, group: Items[Read]) -> torch.Tensor:
         """What the network makes of some reads of as many tokens: (reads, tokens, channels)."""
@@ -131,8 +134,10 @@ class TorchRunner:
         blocks = torch.from_numpy(tables(group)).long()
         slots = (blocks[:, :, None] * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)).flatten(1)
         longest = max(read.stop for read in group)
-        view = CacheView(self._cache, positions, slots[:, :longest].to(self._device))
-        return self._model.hidden(ids, view)
+        slots = slots[:, :longest].to(self._device)
+        if self._decoding and ids.shape[1] == 1:
+            return self._decoding.hidden(ids, positions, slots)[:, None]
+        return self._model.hidden(ids, CacheView(self._cache, positions, slots))
 
 
 def tables(reads: Items[Read]) -> Ints:
