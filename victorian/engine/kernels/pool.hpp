@@ -60,7 +60,8 @@ class Pool {
     }
 
   private:
-    static constexpr int kSpins = 4000;  // about as long as the longest of the short waits
+    static constexpr int kSpins = 4000;      // about as long as the longest of the short waits
+    static constexpr int kPatience = 16000;  // some tenths of a millisecond: the engine is between two steps
 
     template <typename Condition> static void spin(Condition done) {
         for (int count = 0; !done(); ++count) {
@@ -75,7 +76,10 @@ class Pool {
     void wait_for_work(int index) {
         uint32_t seen = 0;
         while (true) {
-            for (int count = 0; count < kSpins && round_.load(std::memory_order_acquire) == seen; ++count) _mm_pause();
+            for (int count = 0; count < kPatience && round_.load(std::memory_order_acquire) == seen; ++count) {
+                _mm_pause();
+                if (count % 64 == 63) std::this_thread::yield();  // whoever has work may have the core
+            }
             if (round_.load(std::memory_order_acquire) == seen) {
                 std::unique_lock<std::mutex> held(mutex_);
                 wake_.wait(held, [&] { return round_.load() != seen; });
