@@ -114,6 +114,8 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["evaluate", "nowhere", "--data", "x"], "no trained model in nowhere"),
         (["serve", "--artifact", "nowhere"], "no trained model in nowhere"),
         (["export", "nowhere", "--output", "out"], "no trained model in nowhere"),
+        (["export", "pretrained", "--output", "out", "--format", "gguf"], "name ends in .gguf, got 'out'"),
+        (["export", "pretrained", "--output", "out", "--precision", "q8_0"], "no weights in q8_0: take fp32, bf16"),
         (["ask", "--url", "localhost"], "expected an address like"),
         (["ask", "--url", "http://127.0.0.1:9"], "no service answers at"),
         (["demo", "--corpus", "nowhere", "--port", "0"], "no corpus at 'nowhere'"),
@@ -155,6 +157,14 @@ def test_export_halves_a_model(toy_artifact: Path, tmp_path: Path) -> None:
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (toy_artifact, tmp_path / "small")]
     assert sizes[1] < 0.6 * sizes[0]
     assert victorian("generate", "It was", "--artifact", str(tmp_path / "small"), "--max-tokens", "5").returncode == 0
+
+
+def test_export_writes_a_file_for_llama_cpp(toy_artifact: Path, tmp_path: Path) -> None:
+    arguments = ["--format", "gguf", "--precision", "q8_0", "--output", "toy.gguf"]
+    done = victorian("export", str(toy_artifact), *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.gguf"]
+    assert (tmp_path / "toy.gguf").read_bytes()[:4] == b"GGUF"
 
 
 def test_generate_says_that_an_artifact_is_damaged(toy_artifact: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ One artifact comes with this package, in `pretrained/`; its model card is the RE
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,10 +22,11 @@ from safetensors import SafetensorError
 
 from victorian import __version__
 from victorian.config import ModelConfig, Recipe, SamplingParameters, Section, differences, first_problem, read_recipe
-from victorian.errors import ArtifactError, StorageError, TrainingError
+from victorian.errors import ArtifactError, ConfigError, StorageError, TrainingError
+from victorian.model import gguf
 from victorian.model.gpt2 import GPT
 from victorian.model.huggingface import from_config, from_hugging_face, to_config, to_hugging_face
-from victorian.storage import open_storage, read_verified, sha256
+from victorian.storage import LocalStorage, open_storage, read_verified, sha256
 from victorian.tokens.bpe import END_OF_TEXT, Encoding, get_encoding
 
 RECORD = "training.json"
@@ -157,6 +159,34 @@ def read_artifact(uri: str) -> Artifact:
         model = GPT(shape)
     model.load_state_dict(from_hugging_face(weights, model.state_dict()), assign=True)
     return Artifact(uri, model.float().eval().requires_grad_(False), get_encoding(recipe.tokens.ranks), recipe, record)
+
+
+def write_gguf(uri: str, artifact: Artifact, weights: gguf.Weights) -> None:
+    """Write a model as one GGUF file for llama.cpp; a file that was there is replaced.
+
+    Args:
+        uri: of the file, here or under s3://; its name ends in `.gguf`.
+        weights: type of the matrices in the file.
+
+    Raises:
+        ConfigError: for another name, or matrices that cannot be had in that type.
+    """
+    folder, slash, name = uri.rpartition("/")
+    if not name.endswith(".gguf"):
+        raise ConfigError(f"expected a file whose name ends in .gguf, got {uri!r}; llama.cpp goes by it")
+    files = artifact.encoding.hugging_face_files()
+    ids: dict[str, int] = json.loads(files["vocab.json"])
+    merges = files["merges.txt"].decode().splitlines()[1:]  # the first line is the version
+    vocabulary = gguf.Vocabulary(sorted(ids, key=lambda token: ids[token]), merges)
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            model = artifact.model
+            gguf.write_gguf(
+                Path(place) / name, model.state_dict(), model.config, vocabulary, artifact.recipe.name, weights
+            )
+        except OSError as error:
+            raise StorageError(f"cannot write {name} in {place}: {error.strerror or error}") from error
+        open_storage(folder or slash or ".").write_pieces(name, LocalStorage(Path(place)).read_pieces(name))
 
 
 def check_beginning(recipe: Recipe, origin: str) -> None:

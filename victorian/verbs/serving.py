@@ -7,7 +7,7 @@ import tyro
 
 from victorian.command_line import Verbs, say
 from victorian.config import EngineConfig, SamplingParameters, ServiceConfig, service_url
-from victorian.errors import RequestError, ServiceError
+from victorian.errors import ConfigError, RequestError, ServiceError
 
 
 def _find(artifact: str) -> str:
@@ -108,19 +108,32 @@ def serving_verbs() -> Verbs:
                 print(piece, end="", flush=True)
             print()
 
-    def export(artifact: tyro.conf.Positional[str], output: str, precision: Literal["bf16", "fp32"] = "bf16") -> None:
-        """Copy a model, with weights of another type: a directory to publish, half as large in bf16.
+    def export(
+        artifact: tyro.conf.Positional[str],
+        output: str,
+        format: Literal["directory", "gguf"] = "directory",
+        precision: Literal["bf16", "fp16", "fp32", "q8_0"] = "bf16",
+    ) -> None:
+        """Copy a model, with weights of another type: a directory to publish, half as large in bf16, or a GGUF file.
 
         Args:
             artifact: A model directory, or a folder of runs, whose newest artifact is taken.
-            output: Folder of the copy, here or under s3://.
-            precision: Type of the weights in the copy.
+            output: Folder of the copy, here or under s3://; of a GGUF file its name, which ends in .gguf.
+            format: A model directory as it was, which Hugging Face's libraries read too, or the file of llama.cpp.
+            precision: Type of the weights in the copy; q8_0, eight bits in blocks, in GGUF files alone.
         """
-        from victorian.artifact import find_artifact, read_artifact, write_artifact
+        from victorian.artifact import find_artifact, read_artifact, write_artifact, write_gguf
         from victorian.device import DTYPES
 
+        if format == "directory" and precision not in DTYPES:
+            raise ConfigError(
+                f"a model directory has no weights in {precision}: take {', '.join(DTYPES)}, or a GGUF file"
+            )
         loaded = read_artifact(find_artifact(artifact))
-        write_artifact(output, loaded.model, loaded.recipe, loaded.record, DTYPES[precision])
+        if format == "gguf":
+            write_gguf(output, loaded, precision)
+        else:
+            write_artifact(output, loaded.model, loaded.recipe, loaded.record, DTYPES[precision])
         say(f"{output} is ready")
 
     return {"generate": generate, "serve": serve, "app": app, "ask": ask, "export": export}
