@@ -57,6 +57,8 @@ enum Part { kTokens, kPositions, kAttentionNorm, kQueryKeyValue, kProjection, kF
 template <typename Kind> class Gpt : public Network {
     using Cache = std::conditional_t<std::is_same_v<Kind, Float32>, Float32, Bfloat16>;
     using Number = typename Cache::Weight;
+    // Few rows are looked up, so more than eight bits cost no time, and every layer adds to what they say.
+    static constexpr bool kLooksUp = std::is_same_v<Kind, Int8>;
 
     struct Norm {
         Buffer<float> weight, bias;
@@ -78,6 +80,7 @@ template <typename Kind> class Gpt : public Network {
   public:
     explicit Gpt(const Shape &shape)
         : s_(shape), head_channels_(shape.channels / shape.heads), head_(shape.vocabulary, shape.channels),
+          embedding_(new_buffer<BFloat>(kLooksUp ? static_cast<size_t>(shape.vocabulary) * shape.channels : 0)),
           final_norm_(shape.channels),
           positions_(new_buffer<float>(static_cast<size_t>(shape.context) * shape.channels)),
           residual_(floats(1)), mixed_(floats(3)), wide_(floats(4)), normed_(new_buffer<float>(static_cast<size_t>(shape.threads) * 4 * shape.channels)),
@@ -94,7 +97,11 @@ template <typename Kind> class Gpt : public Network {
     void set(int layer, int what, const float *values, const float *bias) override {
         const int c = s_.channels;
         switch (what) {
-        case kTokens: head_.pack(values, nullptr); break;
+        case kTokens:
+            head_.pack(values, nullptr);
+            if constexpr (kLooksUp)
+                for (size_t i = 0; i < static_cast<size_t>(s_.vocabulary) * c; ++i) embedding_[i] = to_bfloat(values[i]);
+            break;
         case kPositions: std::copy(values, values + static_cast<size_t>(s_.context) * c, positions_.get()); break;
         case kAttentionNorm: layers_[layer]->attention_norm.set(values, bias, c); break;
         case kQueryKeyValue: layers_[layer]->query_key_value.pack(values, bias); break;
@@ -148,7 +155,12 @@ template <typename Kind> class Gpt : public Network {
         const int c = s_.channels;
         for (int row = thread; row < step.tokens; row += s_.threads) {
             float *x = residual_.get() + static_cast<size_t>(row) * c;
-            head_.row(step.ids[row], x);
+            if constexpr (kLooksUp) {
+                const BFloat *embedding = embedding_.get() + static_cast<size_t>(step.ids[row]) * c;
+                for (int i = 0; i < c; ++i) x[i] = to_float(embedding[i]);
+            } else {
+                head_.row(step.ids[row], x);
+            }
             const float *position = positions_.get() + static_cast<size_t>(step.places[row]) * c;
             for (int i = 0; i < c; ++i) x[i] += position[i];
         }
@@ -242,6 +254,7 @@ template <typename Kind> class Gpt : public Network {
     const Shape s_;
     const int head_channels_;
     Matrix<Kind> head_;
+    Buffer<BFloat> embedding_;
     Norm final_norm_;
     Buffer<float> positions_, residual_, mixed_, wide_, normed_;
     Buffer<typename Kind::Input> inputs_;

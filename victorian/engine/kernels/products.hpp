@@ -123,13 +123,12 @@ template <typename Kind> class Matrix {
         }
     }
 
-    // One row of the matrix, as an embedding is looked up.
+    // One row of the matrix, as an embedding is looked up; int8 is too coarse for that.
     void row(int output, float *target) const {
+        static_assert(!std::is_same_v<Kind, Int8>);
         for (int k = 0; k < inputs_; ++k) {
             const Weight weight = weights_[place(output, k)];
-            if constexpr (std::is_same_v<Kind, Int8>) {
-                target[k] = weight * scales_[output];
-            } else if constexpr (std::is_same_v<Kind, Bfloat16>) {
+            if constexpr (std::is_same_v<Kind, Bfloat16>) {
                 target[k] = to_float(weight);
             } else {
                 target[k] = weight;
