@@ -34,7 +34,8 @@ import numpy.typing as npt
 import torch
 import tyro
 from measure import alone, in_turns, note, print_header, print_machine, print_row, ratios, spread
-from peers import Figures, Models, Prompts, measure, random_prompts, write_models
+from models import Models, write_models
+from peers import Figures, Prompts, measure, random_prompts
 
 from victorian.artifact import PRETRAINED, find_artifact, read_artifact
 from victorian.config import Recipe
@@ -53,12 +54,6 @@ EQUALS = {
     "ours-int8": ("llama.cpp-q8_0", "ctranslate2-int8"),
 }
 """Whom each of ours is compared with."""
-COLUMNS = {
-    "decode-1": "tokens/s, 1 stream",
-    "decode-16": "tokens/s, 16 streams",
-    "first token": "first token of 1,500, s",
-    "20 more": "20 more, s",
-}
 PAGES, PAGE = 16, 300
 """Prompts for the logits, and tokens of each."""
 
@@ -89,10 +84,10 @@ def exact_logits(models: Models, prompts: Prompts) -> list[npt.NDArray[np.float6
         return [model(torch.tensor([prompt]))[0, -1].numpy() for prompt in prompts]
 
 
-def compare_logits(title: str, models: Models, prompts: Prompts, sides: Sequence[str], llama: str | None) -> None:
+def compare_logits(what: str, models: Models, prompts: Prompts, sides: Sequence[str], llama: str | None) -> None:
     """Print how far each side's logits are from exact ones."""
     exact = alone(exact_logits, models, prompts)
-    print_header(f"logits, {title}", "error", "largest", "likeliest token is another")
+    print_header(f"logits, {what}", "error", "largest", "likeliest token is another")
     for side in sides:
         note(f"logits of {side}")
         found = alone(measure, side, models, (), prompts, llama)["logits"]
@@ -104,14 +99,21 @@ def compare_logits(title: str, models: Models, prompts: Prompts, sides: Sequence
         print_row(side, f"{np.mean(errors):.1e}", f"{max(errors):.1e}", f"{wrong} of {len(prompts)}")
 
 
+def title(column: str) -> str:
+    """Of a figure, with its unit."""
+    if column.startswith("decode-"):
+        return f"tokens/s, streams: {column.removeprefix('decode-')}"
+    return f"{column}, s"
+
+
 def report_speed(found: dict[str, list[Figures]], rounds: int) -> None:
     """Print what each side did, and how many times as fast as its equals ours are."""
-    columns = [column for column in COLUMNS if any(column in runs[0] for runs in found.values())]
-    print_header(f"125M parameters, median of {rounds}", *(COLUMNS[column] for column in columns))
+    columns = list(dict.fromkeys(column for runs in found.values() for column in runs[0]))
+    print_header(f"125M parameters, median of {rounds}", *map(title, columns))
     for side, runs in found.items():
         cells = [f"{spread(run[column] for run in runs):.4g}" if column in runs[0] else "" for column in columns]
         print_row(side, *cells)
-    print_header("times as fast", *(COLUMNS[column].partition(", s")[0] for column in columns))
+    print_header("times as fast", *columns)
     for ours, equals in EQUALS.items():
         for theirs in equals:
             if ours not in found or theirs not in found:

@@ -101,7 +101,7 @@ def main() -> None:
     answer: dict[str, Any] = {}
     for case in job["cases"]:
         if case == "first-token":
-            answer["first token"], answer["20 more"] = first_token(model, threads, **job["first_token"])
+            answer["first token of 1,500"], answer["20 more"] = first_token(model, threads, **job["first_token"])
         elif case != "logits":
             answer[case] = decode(model, threads, int(case.removeprefix("decode-")), **job["decode"])
     if job["prompts"]:

@@ -2,8 +2,8 @@
 
 Peer: none; what the engine does beside the network is compared with the network, and its memory with a sum.
 
-A step's time is from its beginning to that of the next, over the steps in which every stream has its next token drawn
-(32 random tokens before, 128 after, the service's own sampling and the likeliest token); the network's is what
+A step's time is from its beginning to that of the next, over the last 64 steps in which every stream has its next token
+drawn (32 random tokens before, 128 after, the service's own sampling or the likeliest token); the network's is what
 `runner.run` takes. Memory is that of a process which has had 16 streams of 2,048 tokens in the cache, in int8, over one
 that has imported the same and made no engine; the sum is the weights as the engine has to keep them and the cache. The
 model that the engine was made from is dropped before, as a service drops it.
@@ -44,7 +44,7 @@ def new_engine(precision: str, streams: int) -> Engine:
 
 
 def time_steps(precision: str, sampling: str, streams: int) -> tuple[float, float]:
-    """Seconds of a step, and of the network in it, means over the steps that draw for every stream."""
+    """Seconds of a step, and of the network in it, means over late steps that draw for every stream."""
     begins: list[tuple[float, float, int]] = []
     with new_engine(precision, streams) as engine:
         runner = engine._forward.runner
@@ -69,8 +69,8 @@ def time_steps(precision: str, sampling: str, streams: int) -> tuple[float, floa
         for seed in range(2):
             begins.clear()
             run(engine, random_prompts(seed, streams, PROMPT, engine.encoding.size), NEW, SAMPLING[sampling])
-    whole = [(after[0] - this[0], this[1]) for this, after in pairwise(begins)]
-    full = [pair for pair, (_, _, count) in zip(whole, begins, strict=False) if count == streams][-NEW // 2 :]
+    whole = [(after[0] - this[0], this[1], this[2]) for this, after in pairwise(begins)]
+    full = [(step, network) for step, network, count in whole if count == streams][-NEW // 2 :]
     return sum(step for step, _ in full) / len(full), sum(network for _, network in full) / len(full)
 
 

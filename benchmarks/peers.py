@@ -8,7 +8,6 @@ import json
 import queue
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -17,9 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from models import Models
 
-from victorian.artifact import new_record, read_artifact, write_artifact, write_gguf
-from victorian.config import EngineConfig, Recipe, SamplingParameters
+from victorian.artifact import read_artifact
+from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import DTYPES, cores, use_threads
 from victorian.engine.engine import Engine
 from victorian.engine.request import Completed, Event, Request, TokenEvent
@@ -27,8 +27,6 @@ from victorian.engine.runner import new_runner
 from victorian.engine.scheduler import Read
 from victorian.engine.scheduler import Sequence as Running
 from victorian.engine.text import TextStream
-from victorian.model.gguf import Weights
-from victorian.model.gpt2 import GPT
 
 PROMPT, NEW = 32, 128
 """Tokens of a stream when decoding is measured."""
@@ -39,25 +37,6 @@ LIKELIEST = SamplingParameters(temperature=0, repetition_penalty=1)
 
 Prompts = list[list[int]]
 Figures = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Models:
-    """One model in every engine's form, in a folder."""
-
-    folder: Path
-
-    @property
-    def directory(self) -> str:
-        """As Hugging Face's libraries and our engine read it; without padding rows, which CTranslate2 refuses."""
-        return str(self.folder / "directory")
-
-    @property
-    def ctranslate2(self) -> str:
-        return str(self.folder / "ctranslate2")
-
-    def gguf(self, weights: str) -> str:
-        return str(self.folder / f"{weights}.gguf")
 
 
 class Measured(Protocol):
@@ -76,26 +55,6 @@ class Measured(Protocol):
         ...
 
 
-def write_models(folder: Path, model: GPT, recipe: Recipe, sides: Sequence[str]) -> Models:
-    """Write a model in the forms that these sides read."""
-    models = Models(folder)
-    tokens = recipe.tokens.ranks + 1
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"vocabulary": tokens})})
-    trimmed = GPT(recipe.model)
-    state = model.state_dict()
-    trimmed.load_state_dict(state | {"token_embedding.weight": state["token_embedding.weight"][:tokens]})
-    write_artifact(models.directory, trimmed, recipe, new_record(recipe, 0, 0, None, None, ""))
-    if any(side.startswith("ctranslate2") for side in sides):
-        from ctranslate2.converters import TransformersConverter
-
-        TransformersConverter(models.directory).convert(models.ctranslate2)
-    for side in sides:
-        if side.startswith("llama.cpp"):
-            weights: Weights = "fp16" if side.endswith("fp16") else "q8_0"
-            write_gguf(models.gguf(weights), read_artifact(models.directory), weights)
-    return models
-
-
 def random_prompts(seed: int, streams: int, length: int, tokens: int) -> Prompts:
     """The same as those that `llama.py` makes."""
     found: Prompts = np.random.default_rng(seed).integers(0, tokens - 1, (streams, length)).tolist()
@@ -112,7 +71,7 @@ def measure(side: str, models: Models, cases: Sequence[str], prompts: Prompts, l
     for case in cases:
         if case == "first-token":
             found = engine.first_token()
-            figures |= dict(zip(("first token", "20 more"), found, strict=False))
+            figures |= dict(zip(("first token of 1,500", "20 more"), found, strict=False))
         elif case.startswith("decode-"):
             figures[case] = engine.decode(int(case.removeprefix("decode-")))
     if prompts:
