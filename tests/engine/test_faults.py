@@ -136,6 +136,17 @@ def test_a_network_that_gives_no_numbers_to_anybody_is_broken(engine: Engine, mo
         complete(engine, engine.request("It", SHORT))
 
 
+def test_a_network_that_reads_long_prompts_and_gives_no_numbers_is_broken_as_well(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1, chunk=16)) as engine:
+        monkeypatch.setattr(engine._forward.runner, "run", broken_rows(engine, lambda _: True))
+        for first in range(3):
+            with pytest.raises(ServiceError):
+                complete(engine, engine.request([first] * 40, SHORT))
+        assert soon(lambda: not engine.healthy)
+
+
 def test_a_network_that_fails_whoever_is_alone_with_it_is_broken_in_the_end(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,7 +187,8 @@ class Engine:
         """Note what came of a read, tell the caller, and end the request if that was its last."""
         if isinstance(outcome, Exception):
             return self._blame(sequence, outcome)
-        self._failures = 0
+        if outcome.drawn:  # a prompt that was read says nothing about the network's numbers
+            self._failures = 0
         sequence.scores += outcome.scores
         if sequence.cancelled:
             return self._leave(sequence, "cancelled")

@@ -27,8 +27,10 @@ class Mailbox:
         self._wake = wake
 
     def put(self, event: Event) -> None:
-        """Raises:
-        SlowReaderError: if the reader is too far behind for another token.
+        """Keep an event for the reader.
+
+        Raises:
+            SlowReaderError: if the reader is too far behind for another token.
         """
         with self._come:
             if isinstance(event, TokenEvent) and len(self._events) >= self._most:
