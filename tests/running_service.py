@@ -10,9 +10,11 @@ import pytest
 import uvicorn
 
 from victorian.artifact import read_artifact
-from victorian.config import EngineConfig
+from victorian.config import EngineConfig, ServiceConfig
 from victorian.engine.engine import Engine
-from victorian.service.ingress import Served, create_app
+from victorian.engine.succession import Succession
+from victorian.service.ingress import create_app
+from victorian.service.models import Models, Served
 
 
 def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -45,7 +47,7 @@ def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Servic
     port = free_port()
     config = EngineConfig(max_running=4, max_waiting=4)
     with Engine(artifact.model, artifact.encoding, config) as engine:
-        app = create_app(Served(engine, "toy", created=1_700_000_000))
+        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), ServiceConfig(engine=config))
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -21,7 +21,7 @@ from rich.console import Console
 from victorian.artifact import artifact_uri, check_beginning, find_artifact, read_record
 from victorian.client import Client
 from victorian.cluster.session import session
-from victorian.config import Recipe, SamplingParameters, ServiceConfig
+from victorian.config import ModelsConfig, ModelSource, Recipe, SamplingParameters, ServiceConfig
 from victorian.corpus.book import BookReference
 from victorian.corpus.sources import SAMPLE, find_books, fingerprint
 from victorian.errors import ServiceError
@@ -60,7 +60,8 @@ def demo(corpus: str, recipe: Recipe, output: str, init_from: str | None, once: 
         artifact = train_on_corpus(corpus, books, recipe, output, init_from, stages)
         from victorian.cluster import serve
 
-        serve.start(ServiceConfig(artifact=artifact), HOST, port)
+        models = ModelsConfig(models=(ModelSource(artifact=artifact),))
+        serve.start(ServiceConfig(), models, HOST, port)
         try:
             stages.done("service", f"http://localhost:{port}")
             url = f"http://{HOST}:{port}"

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from victorian.client import Client, streamlit_app
 from victorian.cluster.serve import APPLICATION, start, stop
-from victorian.config import EngineConfig, SamplingParameters, ServiceConfig
+from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig
 from victorian.errors import ArtifactError, OverloadedError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
@@ -24,7 +24,7 @@ LONG = SamplingParameters(max_tokens=30_000)
 def url(ray_session: None, toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[str]:
     port = free_port()
     engine = EngineConfig(max_running=1, max_waiting=0)  # one at a time: a request that is not ended blocks the next
-    start(ServiceConfig(artifact=str(toy_artifact.parent.parent), engine=engine), "127.0.0.1", port)
+    start(ServiceConfig(engine=engine), models(toy_artifact.parent.parent), "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     from ray import serve
 
@@ -33,6 +33,10 @@ def url(ray_session: None, toy_artifact: Path, free_port: Callable[[], int]) -> 
     while APPLICATION in serve.status().applications and time.monotonic() < end:
         time.sleep(0.2)
     serve.shutdown()
+
+
+def models(*folders: Path) -> ModelsConfig:
+    return ModelsConfig(models=tuple(ModelSource(artifact=str(folder)) for folder in folders))
 
 
 def free_within(url: str, seconds: float = 3.0) -> bool:
@@ -103,7 +107,7 @@ def test_models_health_and_readiness(url: str) -> None:
 
 def test_an_artifact_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no trained model in"):
-        start(ServiceConfig(artifact=str(tmp_path)), "127.0.0.1", 1)
+        start(ServiceConfig(), models(tmp_path), "127.0.0.1", 1)
 
 
 class TestPage:

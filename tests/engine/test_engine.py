@@ -16,8 +16,8 @@ from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, Precision, SamplingParameters
 from victorian.device import cores
+from victorian.engine.compilation import why_not
 from victorian.engine.engine import Engine, complete
-from victorian.engine.native import why_not
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Scored, TokenEvent
 from victorian.engine.scheduler import Sequence
 from victorian.errors import ConfigError, OverloadedError, RequestError

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from victorian.config import EngineConfig, ModelConfig, Precision
-from victorian.engine import native
+from victorian.engine import compilation
+from victorian.engine.compilation import why_not
 from victorian.engine.distribution import Floats, select
 from victorian.engine.engine import Engine
-from victorian.engine.native import NativeNetwork, why_not
+from victorian.engine.native import NativeNetwork
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import get_encoding
@@ -109,7 +110,7 @@ def test_the_largest_are_found_as_torch_finds_them(network: NativeNetwork) -> No
 def test_what_cannot_be_used_is_said_and_torch_takes_over(
     model: GPT, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native.shutil, "which", lambda _: None)
+    monkeypatch.setattr(compilation.shutil, "which", lambda _: None)
     with Engine(model, get_encoding(256), EngineConfig(max_running=1)) as engine:
         assert engine.healthy
     assert "slower: there is no C++ compiler: install g++" in caplog.text
@@ -125,7 +126,7 @@ def test_a_compiler_that_fails_is_quoted(model: GPT, monkeypatch: pytest.MonkeyP
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho 'no room on the device' >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(native.shutil, "which", lambda _: str(broken))
+    monkeypatch.setattr(compilation.shutil, "which", lambda _: str(broken))
     with pytest.raises(ConfigError, match="could not compile the engine's kernels: no room on the device"):
         NativeNetwork(model, "fp32", 16, 8, 1)
     assert not list((tmp_path / "cache" / "kernels").iterdir())

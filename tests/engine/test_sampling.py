@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from victorian.config import ModelConfig, SamplingParameters
+from victorian.engine.compilation import why_not
 from victorian.engine.distribution import (
     Columns,
     Draw,
@@ -24,7 +25,7 @@ from victorian.engine.distribution import (
     select,
     uniform,
 )
-from victorian.engine.native import NativeNetwork, why_not
+from victorian.engine.native import NativeNetwork
 from victorian.engine.request import Request, Scored
 from victorian.engine.sampling import Sampler
 from victorian.engine.scheduler import Sequence

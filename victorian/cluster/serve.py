@@ -5,6 +5,7 @@ The engine lives inside the replica that answers HTTP: a handle between the two 
 
 # No `from __future__ import annotations`: Serve validates a builder's arguments by the annotation's object.
 
+import asyncio
 import logging
 from typing import Any
 
@@ -12,10 +13,10 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from victorian.artifact import find_artifact, read_artifact
-from victorian.config import ServiceConfig
-from victorian.engine.engine import Engine, warm_up
-from victorian.service.ingress import Served, create_app
+from victorian.artifact import find_artifact
+from victorian.config import ModelsConfig, ServiceConfig
+from victorian.service.ingress import create_app
+from victorian.service.models import Models
 
 APPLICATION = "victorian"
 LONGEST_STREAM_SECONDS = 600
@@ -29,44 +30,53 @@ LONGEST_STREAM_SECONDS = 600
     graceful_shutdown_timeout_s=LONGEST_STREAM_SECONDS,
     health_check_period_s=5,
     ray_actor_options={"num_cpus": 1},
+    user_config=ModelsConfig().model_dump(),
 )
 @serve.ingress()
 class Deployment:
-    """One replica: a model, its engine, and the application in front of it."""
+    """One replica: its models, their engines, and the application in front of them."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
-        config = ServiceConfig.model_validate(arguments)
-        artifact = read_artifact(config.artifact)
-        self.engine = Engine(artifact.model, artifact.encoding, config.engine)
-        warm_up(self.engine)
-        name = config.model_name or artifact.recipe.name
-        self._served = Served(self.engine, name, int(artifact.record.finished.timestamp()))
+        self._config = ServiceConfig.model_validate(arguments)
+        self._models = Models()
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve these models from now on; called before the first request, and when the configuration has changed.
+
+        Streams under way end on the weights that they began with. If a model cannot be had, nothing changes.
+        """
+        config = ModelsConfig.model_validate(user_config)
+        # In a thread: the streams of the models so far are on this loop.
+        await asyncio.to_thread(self._models.load, config, self._config.engine)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._served)
+        return create_app(self._models, self._config)
 
     def check_health(self) -> None:
         """Ray replaces a replica whose engine has broken."""
-        if not self.engine.healthy:
-            raise RuntimeError("the engine has stopped")
+        if not self._models.healthy:
+            raise RuntimeError("an engine has stopped")
 
     def __del__(self) -> None:
-        if hasattr(self, "engine"):
-            self.engine.close()
+        if hasattr(self, "_models"):
+            self._models.close()
 
 
 def build_app(arguments: ServiceConfig) -> serve.Application:
-    """The application for `serve run`: its model directory is found here, where relative paths mean what they say."""
-    found = arguments.model_copy(update={"artifact": find_artifact(arguments.artifact)})
-    application: serve.Application = Deployment.bind(found.model_dump())  # type: ignore[attr-defined]  # Serve's decorator is untyped
+    """The application for `serve run`; which models it serves is the deployment's `user_config`."""
+    application: serve.Application = Deployment.bind(arguments.model_dump())  # type: ignore[attr-defined]  # Serve's decorator is untyped
     return application
 
 
-def start(config: ServiceConfig, host: str, port: int) -> None:
-    """Serve an application in this session's cluster; returns when it answers."""
+def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> None:
+    """Serve models in this session's cluster; returns when they answer."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says what there is to say
+    # Found here, where relative paths mean what they say.
+    found = [one.model_copy(update={"artifact": find_artifact(one.artifact)}) for one in models.models]
+    user_config = ModelsConfig(models=tuple(found)).model_dump()
     serve.start(http_options=HTTPOptions(host=host, port=port))
-    serve.run(build_app(config), name=APPLICATION, route_prefix="/", blocking=False)
+    deployment = Deployment.options(user_config=user_config)  # type: ignore[attr-defined]
+    serve.run(deployment.bind(config.model_dump()), name=APPLICATION, route_prefix="/", blocking=False)
 
 
 def stop() -> None:

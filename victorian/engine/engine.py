@@ -9,13 +9,12 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
 
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device, use_threads
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool
 from victorian.engine.forward import BrokenNetworkError, Forward, Outcome
-from victorian.engine.mailbox import AsyncMailbox, Mailbox, SlowReaderError
+from victorian.engine.mailbox import SlowReaderError, Streams
 from victorian.engine.request import (
     Completed,
     Deliver,
@@ -41,12 +40,13 @@ BROKEN_REQUESTS = 3
 """Requests that fail one after the other, with which the network itself is taken to be broken."""
 
 
-class Engine:
+class Engine(Streams):
     """Continuous batching over one model. Use as a context manager, or call `close`."""
 
     def __init__(self, model: GPT, encoding: Encoding, config: EngineConfig) -> None:
         self.encoding = encoding
         self.context = model.config.context
+        self.max_unread = config.max_unread
         self._config = config
         use_threads(config.threads)  # refused here, where the caller hears of it
         device = pick_device()
@@ -59,6 +59,7 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._wake = threading.Condition()
         self._closing = False
+        self._retiring = False
         self._broken: str | None = None
         self._failures = 0
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -75,6 +76,7 @@ class Engine:
         priority: int = 0,
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
+        deadline_seconds: float | None = None,
     ) -> Request:
         """A request that this engine can serve; an empty prompt begins a book. The rest is as `Request` says.
 
@@ -91,6 +93,7 @@ class Engine:
             priority,
             logprobs,
             prompt_logprobs,
+            deadline_seconds,
         )
         request.check(self.encoding.size, self.context)
         return request
@@ -100,12 +103,13 @@ class Engine:
 
         Raises:
             OverloadedError: if the queue is full.
-            RequestError: if a request of this id is under way.
-            ServiceError: if the engine is closed or broken.
+            RequestError: if a request of this id is under way, or it was made for another engine and does not fit.
+            ServiceError: if the engine is closed, leaving or broken.
         """
+        request.check(self.encoding.size, self.context)
         sequence = Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context)
         with self._wake:
-            if self._closing or self._broken:
+            if not self.healthy:
                 raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}")
             if request.id in self._sequences:
                 raise RequestError(f"a request with the id {request.id!r} is under way already", "id")
@@ -120,36 +124,21 @@ class Engine:
                 sequence.cancelled = True
                 self._wake.notify()
 
-    def stream(self, request: Request) -> Iterator[Event]:
-        """Submit a request; its events, for callers with a thread. Leaving the iteration cancels the request.
-
-        Raises:
-            As `submit` does, at once and not only when the iteration begins.
-        """
-        mailbox = Mailbox(self._config.max_unread)
-        self.submit(request, mailbox.put)
-        return mailbox.read(lambda: self.cancel(request.id))
-
-    def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Submit a request; its events, for callers with an event loop. Leaving the iteration cancels the request.
-
-        An iteration that never begins cannot be left: whoever drops it must `cancel`.
-
-        Raises:
-            As `submit` does, at once and not only when the iteration begins.
-        """
-        mailbox = AsyncMailbox(self._config.max_unread)
-        self.submit(request, mailbox.put)
-        return mailbox.read(lambda: self.cancel(request.id))
-
     @property
     def healthy(self) -> bool:
-        return self._broken is None and not self._closing and self._thread.is_alive()
+        """Whether new requests are taken."""
+        return self._broken is None and not (self._closing or self._retiring) and self._thread.is_alive()
 
     @property
     def active(self) -> int:
         """Requests that have not ended."""
         return len(self._sequences)
+
+    def retire(self) -> None:
+        """Take no new requests, and close by itself once those under way have ended. Returns at once."""
+        with self._wake:
+            self._retiring = True
+            self._wake.notify()
 
     def close(self) -> None:
         """Stop after the step under way; what has not ended fails."""
@@ -238,7 +227,7 @@ class Engine:
 
     def _fail(self, sequence: Sequence, message: str) -> None:
         """End one request; the others go on."""
-        sequence.failure = message
+        sequence.failure = Failed(message)
         self._leave(sequence, "cancelled")
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -248,28 +237,29 @@ class Engine:
         with self._wake:
             self._sequences.pop(sequence.request.id, None)
         if sequence.failure:
-            return self._deliver(sequence, Failed(sequence.failure))
+            return self._deliver(sequence, sequence.failure)
+        queued = (sequence.joined or now) - sequence.submitted
         first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
         counts = len(sequence.request.prompt), sequence.generated, sequence.reused
-        return self._deliver(sequence, Completed(reason, *counts, first, now - sequence.submitted))
+        return self._deliver(sequence, Completed(reason, *counts, queued, first, now - sequence.submitted))
 
     def _deliver(self, sequence: Sequence, event: Event) -> None:
         """Tell the caller; one that cannot be told is cancelled with the reason, and nobody else hears of it."""
         try:
             sequence.deliver(event)
         except SlowReaderError as error:
-            sequence.cancelled, sequence.failure = True, str(error)
+            sequence.cancelled, sequence.failure = True, Failed(str(error), "slow_reader")
         except Exception as error:
             logger.exception("the callback of request %s failed", sequence.request.id)
-            sequence.cancelled, sequence.failure = True, f"its callback failed: {type(error).__name__}"
+            sequence.cancelled, sequence.failure = True, Failed(f"its callback failed: {type(error).__name__}")
 
     def _work(self) -> None:
         try:
             use_threads(self._config.threads)  # a setting of each thread
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._closing or self._scheduler.has_work())
-                    if self._closing:
+                    self._wake.wait_for(lambda: self._closing or self._retiring or self._scheduler.has_work())
+                    if self._closing or not self._scheduler.has_work():
                         break
                 self.step()
         except Exception as error:  # whatever broke the step, nobody may be left waiting for an answer
@@ -286,7 +276,7 @@ class Engine:
             self._deliver(sequence, Failed(message))
 
 
-def complete(engine: Engine, request: Request) -> tuple[str, Completed]:
+def complete(engine: Streams, request: Request) -> tuple[str, Completed]:
     """The whole text of a request at once; ServiceError if it failed."""
     text = []
     for event in engine.stream(request):
@@ -300,6 +290,6 @@ def complete(engine: Engine, request: Request) -> tuple[str, Completed]:
     raise AssertionError("a stream ends with Completed or Failed")
 
 
-def warm_up(engine: Engine) -> None:
+def warm_up(engine: Streams) -> None:
     """Generate one token, so that the first reader does not pay for first-time allocations."""
     complete(engine, engine.request([], SamplingParameters(max_tokens=1)))

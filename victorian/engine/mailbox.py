@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 
-from victorian.engine.request import Event, PromptEvent, TokenEvent
+from victorian.config import SamplingParameters
+from victorian.engine.request import Deliver, Event, PromptEvent, Request, TokenEvent
 
 
 class SlowReaderError(Exception):
@@ -84,3 +86,54 @@ class AsyncMailbox:
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
             self._loop.call_soon_threadsafe(self._come.set)
+
+
+class Streams(ABC):
+    """What takes requests and calls back with their events, as iterations for its callers."""
+
+    max_unread: int
+    """Tokens that are kept for a reader who does not take them."""
+
+    @abstractmethod
+    def request(
+        self,
+        prompt: str | list[int],
+        sampling: SamplingParameters,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        deadline_seconds: float | None = None,
+    ) -> Request:
+        """A request that can be served here; RequestError if what it asks for is not there."""
+
+    @abstractmethod
+    def submit(self, request: Request, deliver: Deliver) -> None:
+        """Queue a request; its events go to `deliver`, on another thread."""
+
+    @abstractmethod
+    def cancel(self, request_id: str) -> None:
+        """Stop a request within a step; it ends with Completed("cancelled"). Unknown ids are ignored."""
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """Submit a request; its events, for callers with a thread. Leaving the iteration cancels the request.
+
+        Raises:
+            As `submit` does, at once and not only when the iteration begins.
+        """
+        mailbox = Mailbox(self.max_unread)
+        self.submit(request, mailbox.put)
+        return mailbox.read(lambda: self.cancel(request.id))
+
+    def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Submit a request; its events, for callers with an event loop. Leaving the iteration cancels the request.
+
+        An iteration that never begins cannot be left: whoever drops it must `cancel`.
+
+        Raises:
+            As `submit` does, at once and not only when the iteration begins.
+        """
+        mailbox = AsyncMailbox(self.max_unread)
+        self.submit(request, mailbox.put)
+        return mailbox.read(lambda: self.cancel(request.id))

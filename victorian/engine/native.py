@@ -1,80 +1,22 @@
-"""GPT-2's forward pass in machine code: compiled from `kernels/` once a machine, and loaded with ctypes."""
+"""GPT-2's forward pass in machine code, called through ctypes."""
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from victorian.config import ModelConfig, Precision, cache_settings
+from victorian.config import Precision
+from victorian.engine.compilation import library
 from victorian.engine.distribution import CANDIDATES, Batch, Floats, add_bias
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT, Block
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
 KINDS: dict[str, int] = {"fp32": 0, "bf16": 1, "int8": 2}
-COMPILE_SECONDS = 300
 
 Ints = npt.NDArray[np.int32]
-
-
-def compiler() -> str | None:
-    """The C++ compiler that is called, if there is one."""
-    return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
-
-
-def why_not(model: ModelConfig) -> str | None:
-    """Why this machine or this network must do without; None if nothing stands in the way."""
-    capabilities = torch.cpu.get_capabilities()
-    missing = [name for name in ("avx512_f", "avx512_vnni", "avx512_bf16") if not capabilities.get(name)]
-    if missing:
-        return f"the CPU lacks {', '.join(missing)}"
-    if model.head_dim % 16 or model.head_dim > 128:
-        return f"heads of {model.head_dim} channels are not a multiple of 16 up to 128"
-    return None if compiler() else "there is no C++ compiler: install g++"
-
-
-def library() -> ctypes.CDLL:
-    """The compiled kernels, from the cache or compiled now, which takes some seconds.
-
-    Raises:
-        ConfigError: if the compiler fails, with what it said.
-    """
-    program = compiler()
-    assert program
-    sources = resources.files("victorian.engine") / "kernels"
-    files = sorted((item for item in sources.iterdir() if item.name.endswith(("pp"))), key=lambda item: item.name)
-    said = subprocess.run([program, "-march=native", "-Q", "--help=target"], capture_output=True, timeout=60)
-    version = subprocess.run([program, "--version"], capture_output=True, timeout=60)
-    parts = [" ".join(FLAGS).encode(), said.stdout, version.stdout, *(file.read_bytes() for file in files)]
-    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
-    folder = cache_settings().folder / "kernels"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
-        raise ConfigError(f"{folder} can be written by others: set VICTORIAN_CACHE to a folder of your own")
-    target = folder / f"{digest}.so"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            for file in files:
-                (Path(place) / file.name).write_bytes(file.read_bytes())
-            made = Path(place) / "network.so"
-            command = [program, *FLAGS, "-o", str(made), str(Path(place) / "network.cpp")]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
-            if done.returncode:
-                raise ConfigError(f"{program} could not compile the engine's kernels: {done.stderr.strip()[:2000]}")
-            made.replace(target)
-    loaded = ctypes.CDLL(str(target))
-    loaded.victorian_new.restype = ctypes.c_void_p
-    return loaded
 
 
 class NativeNetwork:

@@ -11,6 +11,7 @@ MAX_LOGPROBS = 20
 """Alternatives that can be asked for with a token."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
+FailureCode = Literal["internal_error", "slow_reader", "deadline_exceeded"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Request:
     """With each generated token its log-probability, and those of so many of the likeliest; None for neither."""
     prompt_logprobs: int | None = None
     """The same for the tokens of the prompt, which is read from its beginning then, whatever the cache holds."""
+    deadline_seconds: float | None = None
+    """From submission; a request that has not ended by then fails within a step."""
 
     def check(self, tokens: int, context: int) -> None:
         """RequestError where this asks for more than there is.
@@ -92,6 +95,8 @@ class Completed:
     completion_tokens: int
     reused_tokens: int
     """Of the prompt, which the cache held already."""
+    queued_seconds: float
+    """From submission until the cache had room for it."""
     first_token_seconds: float
     """From submission to the first token; 0 if there was none."""
     seconds: float
@@ -103,6 +108,7 @@ class Failed:
     """The end of a generation that could not go on, or whose reader did not; nothing follows."""
 
     message: str
+    code: FailureCode = "internal_error"
 
 
 Event = PromptEvent | TokenEvent | Completed | Failed

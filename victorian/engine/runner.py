@@ -11,9 +11,10 @@ import torch
 from victorian.config import EngineConfig
 from victorian.device import DTYPES, cores
 from victorian.engine.blocks import BLOCK_TOKENS
+from victorian.engine.compilation import why_not
 from victorian.engine.decoding import Decoding
 from victorian.engine.distribution import Draw, Floats, Select, draw, select
-from victorian.engine.native import Ints, NativeNetwork, why_not
+from victorian.engine.native import Ints, NativeNetwork
 from victorian.engine.scheduler import Read
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT

@@ -11,7 +11,7 @@ from itertools import count
 from time import perf_counter
 
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool, Key, block_keys
-from victorian.engine.request import Deliver, Request, Scored
+from victorian.engine.request import Deliver, Failed, Request, Scored
 from victorian.engine.text import TextStream
 from victorian.errors import OverloadedError
 
@@ -43,10 +43,11 @@ class Sequence:
     scores: list[Scored] = field(default_factory=list)
     """Of the prompt from its second token on, where they were asked for."""
     cancelled: bool = False
-    failure: str | None = None
+    failure: Failed | None = None
     """Why it was cancelled, if nobody asked for that."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
     submitted: float = field(default_factory=perf_counter)
+    joined: float | None = None
     first_token: float | None = None
 
     def __post_init__(self) -> None:
@@ -147,7 +148,13 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def drop_cancelled(self) -> list[Sequence]:
-        """Take cancelled requests out, running or waiting; their blocks are free at once."""
+        """Take cancelled and overdue requests out, running or waiting; their blocks are free at once."""
+        now = perf_counter()
+        for sequence in (*self.running, *self.waiting):
+            seconds = sequence.request.deadline_seconds
+            if seconds is not None and now - sequence.submitted > seconds and not sequence.cancelled:
+                sequence.cancelled = True
+                sequence.failure = Failed(f"not done within the {seconds:g} s that it had", "deadline_exceeded")
         gone = [s for s in (*self.running, *self.waiting) if s.cancelled]
         for sequence in gone:
             self.finish(sequence)
@@ -231,7 +238,8 @@ class Scheduler:
             return False
         self._share(sequence, keys, shared)
         sequence.blocks += self._pool.take(missing)
-        if not sequence.generated:
+        if sequence.joined is None:
+            sequence.joined = perf_counter()
             sequence.reused = sequence.cached
         self.waiting.remove(sequence)
         insort(self.running, sequence, key=lambda s: s.rank)

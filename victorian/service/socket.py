@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 
-from victorian.config import Section, bounds, first_problem
-from victorian.engine.engine import Engine
+from victorian.config import Section, ServiceConfig, bounds, first_problem
 from victorian.engine.request import Completed, Event, Failed, TokenEvent
 from victorian.errors import OverloadedError, RequestError, VictorianError
+from victorian.service.models import Models
 from victorian.service.protocol import (
     MAX_GENERATIONS_PER_SOCKET,
     MAX_MESSAGE_BYTES,
@@ -40,10 +40,10 @@ POLICY_VIOLATION, TOO_BIG = 1008, 1009
 class Conversation:
     """What is said on one socket, from `connected` to the end."""
 
-    def __init__(self, socket: WebSocket, engine: Engine, model: str) -> None:
+    def __init__(self, socket: WebSocket, models: Models, config: ServiceConfig) -> None:
         self._socket = socket
-        self._engine = engine
-        self._model = model
+        self._models = models
+        self._config = config
         self._session = uuid.uuid4().hex
         self._generations: dict[str, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
@@ -54,9 +54,10 @@ class Conversation:
             await self._socket.close(POLICY_VIOLATION)
             return
         await self._socket.accept()
-        limits = Limits(context=self._engine.context, max_tokens=int(bounds("max_tokens")[1]))
         try:
-            await self._send(Connected(session=self._session, model=self._model, limits=limits))
+            served = self._models.find(None)
+            limits = Limits(context=served.engine.context, max_tokens=int(bounds("max_tokens")[1]))
+            await self._send(Connected(session=self._session, model=served.name, limits=limits))
             while True:
                 message = await self._socket.receive()
                 if message["type"] == "websocket.disconnect":
@@ -71,7 +72,7 @@ class Conversation:
         finally:
             tasks = list(self._generations.values())
             for name in self._generations:  # a task that has not begun would not cancel its request
-                self._engine.cancel(self._name(name))
+                self._models.cancel(self._name(name))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -86,7 +87,7 @@ class Conversation:
             case Generate():
                 await self._begin(message)
             case Cancel():
-                self._engine.cancel(self._name(message.id))
+                self._models.cancel(self._name(message.id))
 
     async def _begin(self, message: Generate) -> None:
         if message.id in self._generations:
@@ -97,8 +98,9 @@ class Conversation:
             await self._send(ErrorMessage(code="overloaded", message=problem, id=message.id))
         else:
             try:  # submitted here and not in the task, so that a cancel which follows at once finds it
-                request = self._engine.request(message.prompt, message.parameters, self._name(message.id))
-                events = self._engine.stream_async(request)
+                served = self._models.find(None)
+                request = served.engine.request(message.prompt, message.parameters, self._name(message.id))
+                events = served.stream(request)
             except OverloadedError as error:
                 await self._send(ErrorMessage(code="overloaded", message=str(error), id=message.id))
             except RequestError as error:

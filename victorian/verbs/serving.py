@@ -6,7 +6,7 @@ from typing import Literal
 import tyro
 
 from victorian.command_line import Verbs, say
-from victorian.config import EngineConfig, SamplingParameters, ServiceConfig, service_url
+from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig, service_url
 from victorian.errors import ConfigError, RequestError, ServiceError
 
 
@@ -52,25 +52,33 @@ def serving_verbs() -> Verbs:
             print()
 
     def serve(
-        service: tyro.conf.OmitArgPrefixes[ServiceConfig] = ServiceConfig(), host: str = "127.0.0.1", port: int = 8000
+        artifact: str = "runs",
+        model_name: str | None = None,
+        service: tyro.conf.OmitArgPrefixes[ServiceConfig] = ServiceConfig(),
+        host: str = "127.0.0.1",
+        port: int = 8000,
     ) -> None:
         """Serve a model with Ray Serve until Ctrl-C: OpenAI's completions API, SSE, and a WebSocket.
 
         Args:
+            artifact: A model directory, or a folder of runs, whose newest artifact is taken; `pretrained` is the
+                package's own.
+            model_name: Name that clients see; by default the recipe's.
             host: Address to listen on; 0.0.0.0 lets other machines in, and nothing asks them for a key.
             port: Port to listen on.
         """
         from victorian.cluster.session import session
         from victorian.demo import require_free_port, terminating_like_interrupt, wait_for_interrupt
 
-        found = service.model_copy(update={"artifact": _find(service.artifact)})
+        found = _find(artifact)
+        models = ModelsConfig(models=(ModelSource(artifact=found, name=model_name),))
         require_free_port(host, port)
         with terminating_like_interrupt(), session():
             from victorian.cluster.serve import start, stop
 
-            start(found, host, port)
+            start(service, models, host, port)
             try:
-                say(f"serving {found.artifact} at http://{host}:{port}; Ctrl-C ends it")
+                say(f"serving {found} at http://{host}:{port}; Ctrl-C ends it")
                 wait_for_interrupt()
             finally:
                 stop()

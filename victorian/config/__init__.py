@@ -1,0 +1,67 @@
+"""Frozen settings. Knows no hardware and no files.
+
+The same types serve the command line (flags are derived from them), HTTP, `serve_config.yaml` and the JSON that is
+stored beside every run and artifact.
+"""
+
+from victorian.config.environment import (
+    DEFAULT_CACHE,
+    DEFAULT_CACHE_BYTES,
+    DEFAULT_URL,
+    CacheSettings,
+    cache_settings,
+    service_url,
+)
+from victorian.config.recipe import (
+    GPT2_RANKS,
+    CleaningConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    ScheduleConfig,
+    SelectionConfig,
+    TokensConfig,
+    TrainingConfig,
+    read_recipe,
+)
+from victorian.config.section import Section, differences, first_problem
+from victorian.config.serving import (
+    EngineConfig,
+    ModelsConfig,
+    ModelSource,
+    Precision,
+    SamplingParameters,
+    ServiceConfig,
+    bounds,
+)
+
+__all__ = [
+    "DEFAULT_CACHE",
+    "DEFAULT_CACHE_BYTES",
+    "DEFAULT_URL",
+    "GPT2_RANKS",
+    "CacheSettings",
+    "CleaningConfig",
+    "DataConfig",
+    "EngineConfig",
+    "ModelConfig",
+    "ModelSource",
+    "ModelsConfig",
+    "OptimizerConfig",
+    "Precision",
+    "Recipe",
+    "SamplingParameters",
+    "ScheduleConfig",
+    "Section",
+    "SelectionConfig",
+    "ServiceConfig",
+    "TokensConfig",
+    "TrainingConfig",
+    "bounds",
+    "cache_settings",
+    "differences",
+    "first_problem",
+    "read_recipe",
+    "service_url",
+]

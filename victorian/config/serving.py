@@ -1,0 +1,103 @@
+"""From a model to readers: how tokens are drawn, how an engine shares a model, what a service serves."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+
+from victorian.config.section import Section
+
+
+def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
+    """Zero stands outside the range of a temperature, and has a meaning of its own."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    checked: float = inner(value)
+    return checked
+
+
+class SamplingParameters(Section):
+    """How the next token is drawn."""
+
+    temperature: Annotated[float, Field(ge=0.1, le=2.0), WrapValidator(_zero_as_well)] = 1.3
+    """Flattens (above 1) or sharpens (below 1) the distribution; 0.1 to 2, or 0 to take the likeliest token always."""
+    top_k: int = Field(50, ge=0, le=100)
+    """Only the k likeliest tokens may be drawn; 0 to 100, 0 is off."""
+    top_p: float = Field(0.95, ge=0, le=1)
+    """Only the likeliest tokens that together hold this probability may be drawn; 0 to 1, 1 is off."""
+    min_p: float = Field(0, ge=0, le=1)
+    """Only tokens of at least this share of the likeliest one's probability may be drawn; 0 is off."""
+    repetition_penalty: float = Field(1.2, ge=1, le=2)
+    """Makes tokens that already stand in prompt or output less likely; 1 to 2, 1 is off."""
+    presence_penalty: float = Field(0, ge=-2, le=2)
+    """Taken off the logits of tokens that stand in the output."""
+    frequency_penalty: float = Field(0, ge=-2, le=2)
+    """Taken off the logits of tokens of the output for each time that they stand there."""
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
+    """Added to the logits of these tokens."""
+    min_tokens: int = Field(0, ge=0, le=32_768)
+    """Tokens before the end of the text may be drawn; a stop string ends it even so."""
+    max_tokens: int = Field(256, ge=1, le=32_768)
+    """Tokens to generate at most."""
+    keep_tokens: int = Field(0, ge=0, le=32_768)
+    """Tokens of the prompt's beginning that stay in sight when the text outgrows the context; at most half of that."""
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    """The same seed gives the same text; without one, a seed is drawn."""
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=4)
+    """Texts that end the generation; they are not part of it. At most 4."""
+
+
+def bounds(parameter: str) -> tuple[float, float]:
+    """The smallest and largest value of a number among the sampling parameters."""
+    metadata = SamplingParameters.model_fields[parameter].metadata
+    low = next(float(item.ge) for item in metadata if hasattr(item, "ge"))
+    return low, next(float(item.le) for item in metadata if hasattr(item, "le"))
+
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class EngineConfig(Section):
+    """How one engine shares one model among its requests."""
+
+    max_running: int = Field(16, ge=1, le=1024)
+    """Requests that decode side by side; each holds a row of the KV cache."""
+    max_waiting: int = Field(64, ge=0)
+    """Requests that may wait for a row; one more is refused."""
+    precision: Precision = "fp32"
+    """Of products: fp32, bf16, or int8 with a scale for each output and each token; the cache is bf16 but for fp32."""
+    chunk: int = Field(128, ge=16, le=8192)
+    """Tokens of prompts that one step reads at the most: how long a prompt can hold the others up."""
+    max_unread: int = Field(4096, ge=1)
+    """Tokens that are kept for a reader who does not take them; with one more the request is cancelled."""
+    batch_invariant: bool = False
+    """Start only where a request's logits are the same bits whoever its neighbours are: with our own kernels."""
+    cache_tokens: int | None = Field(None, ge=16)
+    """Tokens that the KV cache holds, at least the context; by default a context for each running request."""
+    kernels: Literal["auto", "native", "torch"] = "auto"
+    """Our own, compiled on this machine, where its CPU and its compiler allow; else the network as torch runs it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the network; by default every core."""
+
+
+class ModelSource(Section):
+    """Where a model comes from, and what it is called."""
+
+    artifact: str = "runs"
+    """A model directory, or a folder of runs, whose newest artifact is taken; `pretrained` is the package's own."""
+    name: str | None = Field(None, min_length=1, max_length=100)
+    """Name that clients see; by default the recipe's."""
+
+
+class ModelsConfig(Section):
+    """What is served: the `user_config` of `serve_config.yaml`, which can change while streams go on."""
+
+    models: tuple[ModelSource, ...] = Field((ModelSource(),), min_length=1, max_length=8)
+    """The first is meant where a client names none. Each has an engine, and memory, of its own."""
+
+
+class ServiceConfig(Section):
+    """How a service serves: the `args` of `serve_config.yaml`."""
+
+    engine: EngineConfig = EngineConfig()
+    deadline_seconds: float = Field(600, gt=0, le=86_400)
+    """What a request may take, waiting included; a client can ask for less."""

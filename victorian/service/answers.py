@@ -1,0 +1,52 @@
+"""Every error leaves as OpenAI's error object with the status that OpenAI would give it."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from victorian.config import first_problem
+from victorian.errors import OverloadedError, RequestError, ServiceError
+from victorian.service.protocol import error_body
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Have the application answer so."""
+
+    def answer(status: int, message: str, kind: str, param: str | None = None, code: str | None = None) -> JSONResponse:
+        headers = {"Retry-After": "1"} if status in (429, 503) else None
+        return JSONResponse(error_body(message, kind, param, code), status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        problem = error.errors()[0]
+        where = [str(part) for part in problem["loc"] if part != "body"]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "json_invalid":
+            return answer(400, f"the body is not valid JSON: {problem['ctx']['error']}", "invalid_request_error")
+        param = where[0] if where else None
+        return answer(400, f"{'.'.join(where) or 'body'}: {message}", "invalid_request_error", param)
+
+    @app.exception_handler(ValidationError)
+    async def out_of_range(_: Request, error: ValidationError) -> JSONResponse:
+        param = str(error.errors()[0]["loc"][0])
+        return answer(400, first_problem(error), "invalid_request_error", param)
+
+    @app.exception_handler(OverloadedError)
+    async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
+        return answer(429, str(error), "rate_limit_error", code="overloaded")
+
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> JSONResponse:
+        status = 404 if error.code == "model_not_found" else 400
+        return answer(status, str(error), "invalid_request_error", error.parameter, error.code)
+
+    @app.exception_handler(ServiceError)
+    async def broken(_: Request, error: ServiceError) -> JSONResponse:
+        return answer(503, str(error), "server_error")
+
+    @app.exception_handler(HTTPException)
+    async def refused_by_route(_: Request, error: HTTPException) -> JSONResponse:
+        body = error_body(error.detail, "invalid_request_error")
+        return JSONResponse(body, error.status_code, dict(error.headers or {}))

@@ -1,0 +1,105 @@
+"""The models of a service, by the names that clients use. They can be replaced while it runs."""
+
+import threading
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+
+from victorian.artifact import find_artifact, read_artifact
+from victorian.config import EngineConfig, ModelsConfig
+from victorian.engine.engine import warm_up
+from victorian.engine.request import Event, Request
+from victorian.engine.succession import Succession, start
+from victorian.errors import ConfigError, RequestError
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model by its name."""
+
+    name: str
+    created: int
+    """When it was trained, in seconds since 1970."""
+    engine: Succession
+    artifact: str = ""
+    """Where it came from."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Submit a request; its events. Every way into the service leads through here.
+
+        Raises:
+            As `Engine.submit` does, at once.
+        """
+        return self.engine.stream_async(request)
+
+
+class Models:
+    """What is served; the first is meant where a client names none."""
+
+    def __init__(self, served: Iterable[Served] = ()) -> None:
+        self._served = {one.name: one for one in served}
+        self._leaving: list[Succession] = []
+        self._loading = threading.Lock()
+
+    def find(self, name: str | None) -> Served:
+        """The model of that name, or the first; RequestError if there is none."""
+        if name is None and self._served:
+            return next(iter(self._served.values()))
+        found = self._served.get(name or "")
+        if found is None:
+            message = f"no model is called {name!r}; this service has {', '.join(self._served) or 'none yet'}"
+            raise RequestError(message, "model", code="model_not_found")
+        return found
+
+    def all(self) -> list[Served]:
+        return list(self._served.values())
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request, whichever model has it."""
+        for engine in (*(one.engine for one in self._served.values()), *self._leaving):
+            engine.cancel(request_id)
+
+    def load(self, config: ModelsConfig, engine: EngineConfig) -> None:
+        """Serve what the configuration says from now on, and nothing else. Takes seconds.
+
+        What is served already, from the same place, goes on. All is loaded before anything changes.
+
+        Raises:
+            ArtifactError: if one is not there; nothing has changed then.
+            ConfigError: if two have one name, or an engine does not fit this machine.
+        """
+        with self._loading:
+            begun: list[Succession] = []
+            served: dict[str, Served] = {}
+            try:
+                for source in config.models:
+                    place = find_artifact(source.artifact)
+                    artifact = read_artifact(place)
+                    name = source.name or artifact.recipe.name
+                    if name in served:
+                        raise ConfigError(f"two models are called {name!r}: give one of them another name")
+                    known = self._served.get(name)
+                    if known and (known.artifact, known.created) == (place, int(artifact.record.finished.timestamp())):
+                        served[name] = known
+                        continue
+                    begun.append(start(artifact.model, artifact.encoding, engine))
+                    warm_up(begun[-1])
+                    served[name] = Served(name, int(artifact.record.finished.timestamp()), begun[-1], place)
+            except BaseException:
+                for one in begun:
+                    one.close()
+                raise
+            gone = [one.engine for one in self._served.values() if one not in served.values()]
+            self._leaving = [one for one in (*self._leaving, *gone) if one.active]
+            self._served = served
+            for one in gone:
+                one.retire()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there are models, and all of them take requests."""
+        return bool(self._served) and all(one.engine.healthy for one in self._served.values())
+
+    def close(self) -> None:
+        """Stop every engine; what has not ended fails."""
+        for engine in (*(one.engine for one in self._served.values()), *self._leaving):
+            engine.close()
