@@ -22,10 +22,7 @@ struct Seen {
 inline bool penalises(const Parameters &p) { return p.repetition != 1.0f || p.presence != 0.0f || p.frequency != 0.0f; }
 
 inline void penalise(float *row, const Parameters &p, const Seen &seen) {
-    // All over the row, and most of it far away: asked for at once, they arrive at once.
-    for (int64_t i = 0; i < seen.length; ++i)
-        for (int at = 0; at < kPiece; at += kLanes)
-            _mm_prefetch(reinterpret_cast<const char *>(row + seen.ids[i] / kPiece * kPiece + at), _MM_HINT_T0);
+    for (int64_t i = 0; i < seen.length; ++i) ask_for(row, seen.ids[i] / kPiece);
     for (int64_t i = 0; i < seen.length; ++i) {
         float &logit = row[seen.ids[i]];
         logit = logit > 0 ? logit / p.repetition : logit * p.repetition;

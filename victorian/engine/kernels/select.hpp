@@ -29,6 +29,12 @@ inline __mmask16 inside(int at, int count) {
                                 : static_cast<__mmask16>(at < count ? (1u << (count - at)) - 1 : 0);
 }
 
+// Has a piece on its way from wherever it is, often another core: asked for at once, pieces come at once.
+inline void ask_for(const float *row, int piece) {
+    for (int at = 0; at < kPiece; at += kLanes)
+        _mm_prefetch(reinterpret_cast<const char *>(row + piece * kPiece + at), _MM_HINT_T0);
+}
+
 // The largest number of a piece, or none if one of its numbers is none.
 inline float peak_of(const float *row, int count, int piece) {
     Float16 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
@@ -62,10 +68,16 @@ inline bool select_largest(const float *row, int count, int wanted, const float 
         std::nth_element(order.begin(), order.begin() + (wanted - 1), order.end(), std::greater<float>());
         least = order[wanted - 1];
     }
+    std::vector<int> reaching;
+    reaching.reserve(pieces);
+    for (int piece = 0; piece < pieces; ++piece)
+        if (peaks[piece] >= least) {
+            ask_for(row, piece);
+            reaching.push_back(piece);
+        }
     std::vector<uint64_t> held;
     held.reserve(static_cast<size_t>(4) * wanted);
-    for (int piece = 0; piece < pieces; ++piece) {
-        if (peaks[piece] < least) continue;
+    for (const int piece : reaching) {
         for (int at = piece * kPiece; at < std::min(count, (piece + 1) * kPiece); at += kLanes) {
             const Float16 numbers = _mm512_maskz_loadu_ps(inside(at, count), row + at);
             unsigned reach = _mm512_mask_cmp_ps_mask(inside(at, count), numbers, _mm512_set1_ps(least), _CMP_GE_OQ);
