@@ -54,9 +54,11 @@ def running(artifact: Path, port: int, config: ServiceConfig) -> Iterator[Servic
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield Service(f"http://127.0.0.1:{port}", engine)
-        server.should_exit = True
-        thread.join(timeout=10)
+        try:
+            yield Service(f"http://127.0.0.1:{port}", engine)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
 
 
 @pytest.fixture(scope="session")
