@@ -109,9 +109,9 @@ class AccessConfig(Section):
     """Requests that one key may make in any minute, for each replica; without keys, all callers together."""
     origins: tuple[Origin, ...] = Field((), max_length=100)
     """Web pages of other origins that may call, as `https://example.org`; `*` is any. A service's own always may."""
-    max_sockets: int = Field(500, ge=1, le=100_000)
-    """WebSockets that one replica holds open."""
-    max_sockets_per_key: int | None = Field(None, ge=1, le=100_000)
+    max_sockets: int = Field(500, ge=1, le=900)
+    """WebSockets that one replica holds open. Under Ray Serve, 1,000 requests and sockets fill it."""
+    max_sockets_per_key: int | None = Field(None, ge=1, le=900)
     """WebSockets that one key may hold open, for each replica; without keys, all callers together."""
 
 

@@ -165,7 +165,8 @@ def _out_of_scope(needed: Scope) -> str:
 def _path(scope: AsgiScope) -> str:
     """Below where the application is mounted, as its own routes see it."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
 def _bearer(headers: Headers) -> str | None:
