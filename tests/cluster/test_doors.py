@@ -71,7 +71,7 @@ def proxy(ray_session: None, free_port: Callable[[], int]) -> Iterator[Callable[
 @pytest.mark.usefixtures("ray_session")
 class TestUnderServe:
     def test_an_application_behind_an_open_proxy_is_not_built_and_no_replica_starts(
-        self, proxy: Callable[[str], int], toy_artifact: Path, caplog: pytest.LogCaptureFixture
+        self, proxy: Callable[[str], int], toy_artifact: Path
     ) -> None:
         from ray import serve
 

@@ -159,7 +159,7 @@ def test_headers_that_do_not_come_are_not_waited_for(proxy: Proxy, sent: str) ->
     with proxy.connect() as connection:
         connection.sendall(sent.encode())
         answer = read_to_end(connection)
-    assert HEADER_SECONDS * 0.9 < time.monotonic() - began < HEADER_SECONDS + 3
+    assert HEADER_SECONDS * 0.9 < time.monotonic() - began < HEADER_SECONDS + 8
     assert answer.startswith("HTTP/1.1 408") or not (sent or answer)
 
 
@@ -167,7 +167,7 @@ def test_a_handshake_of_tls_that_does_not_come_is_not_waited_for(proxy: Proxy) -
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", urlsplit(proxy.url).port or 443), timeout=20) as connection:
         assert connection.recv(1) == b""
-    assert time.monotonic() - began < STALL_SECONDS + 3
+    assert time.monotonic() - began < STALL_SECONDS + 8
 
 
 def test_a_body_that_does_not_come_never_reaches_the_service(proxy: Proxy) -> None:
@@ -176,7 +176,7 @@ def test_a_body_that_does_not_come_never_reaches_the_service(proxy: Proxy) -> No
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {proxy.key}\r\n"
         connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
         assert read_to_end(connection).startswith("HTTP/1.1 408")
-    assert time.monotonic() - began < HEADER_SECONDS + 3
+    assert time.monotonic() - began < HEADER_SECONDS + 8
 
 
 def test_headers_too_large_are_refused(proxy: Proxy) -> None:
