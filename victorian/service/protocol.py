@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 from victorian.config import SamplingParameters, Section
 
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_HEADER_BYTES = 16_384
 MAX_PROMPT_CHARACTERS = 200_000
 MAX_PROMPT_TOKENS = 65_536
 MAX_GENERATIONS_PER_SOCKET = 8
@@ -176,7 +177,7 @@ class ErrorMessage(Section):
     """Something was refused or failed. With an id it ends that generation; the socket stays open."""
 
     type: Literal["error"] = "error"
-    code: Literal["invalid_message", "invalid_request", "overloaded", "internal_error"]
+    code: Literal["invalid_message", "invalid_request", "overloaded", "rate_limit", "unauthorized", "internal_error"]
     message: str
     id: str | None = None
 
