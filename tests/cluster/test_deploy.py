@@ -50,6 +50,11 @@ class Deployed:
         found = [one["state"] for one in deployments.get("Victorian", {"replicas": []})["replicas"]]
         return len(found) if state is None else found.count(state)
 
+    def log(self) -> str:
+        """What the replica has said."""
+        (replica,) = self.status()["deployments"]["Victorian"]["replicas"]
+        return (self.head.logs / str(replica["log_file_path"]).lstrip("/")).read_text()
+
     def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not condition():
@@ -165,10 +170,11 @@ def test_models_change_and_no_stream_is_dropped(
     end(readers)
 
 
-def test_a_model_that_is_not_there_is_told_and_changes_nothing(deployed: Deployed, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_logged_and_changes_nothing(deployed: Deployed, tmp_path: Path) -> None:
     before, text = deployed.models(), deployed.complete()
     deployed.deploy([{"artifact": str(tmp_path)}])
-    deployed.until(lambda: "no trained model in" in str(deployed.status()))
+    deployed.until(lambda: f"no trained model in {tmp_path}" in deployed.log())
+    deployed.until(deployed.running)
     assert deployed.models() == before
     assert deployed.complete() == text
 

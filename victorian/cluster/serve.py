@@ -16,8 +16,11 @@ from ray.serve.config import HTTPOptions
 from victorian.artifact import find_artifact
 from victorian.cluster.doors import proxy_host, require_closed_doors, with_absolute_paths
 from victorian.config import ModelsConfig, ServiceConfig
+from victorian.errors import VictorianError
 from victorian.service.ingress import create_app
 from victorian.service.models import Models
+
+logger = logging.getLogger(__name__)
 
 APPLICATION = "victorian"
 LONGEST_STREAM_SECONDS = 600
@@ -45,11 +48,17 @@ class Deployment:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models from now on; called before the first request, and when the configuration has changed.
 
-        Streams under way end on the weights that they began with. If a model cannot be had, nothing changes.
+        Streams under way end on the weights that they began with. If a model cannot be had, nothing changes: Serve would
+        end a replica that raises here, and with it every stream, so that is logged and no more.
         """
         config = ModelsConfig.model_validate(user_config)
-        # In a thread: the streams of the models so far are on this loop.
-        await asyncio.to_thread(self._models.load, config, self._config.engine)
+        try:
+            # In a thread: the streams of the models so far are on this loop.
+            await asyncio.to_thread(self._models.load, config, self._config.engine)
+        except VictorianError:
+            if not self._models.healthy:
+                raise
+            logger.exception("the models stay as they were")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._models, self._config)
