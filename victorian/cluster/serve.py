@@ -14,9 +14,12 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from victorian.artifact import find_artifact
+from victorian.cluster.metrics import RayMeter
 from victorian.config import ModelsConfig, ServiceConfig
 from victorian.service.ingress import create_app
+from victorian.service.logs import write_logs
 from victorian.service.models import Models
+from victorian.service.observation import Observer
 
 APPLICATION = "victorian"
 LONGEST_STREAM_SECONDS = 600
@@ -38,6 +41,7 @@ class Deployment:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._config = ServiceConfig.model_validate(arguments)
+        write_logs(self._config.observe)
         self._models = Models()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -50,7 +54,7 @@ class Deployment:
         await asyncio.to_thread(self._models.load, config, self._config.engine)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._models, self._config)
+        return create_app(self._models, self._config, Observer(self._config.observe, [RayMeter()]))
 
     def check_health(self) -> None:
         """Ray replaces a replica whose engine has broken."""

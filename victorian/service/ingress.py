@@ -4,33 +4,26 @@ It is given models and answers with them; where the process runs and who routes 
 """
 
 from fastapi import FastAPI, WebSocket
-from fastapi.responses import JSONResponse, Response
 
 from victorian.config import ServiceConfig
 from victorian.service.answers import answer_errors
 from victorian.service.completions import completions
+from victorian.service.incoming import Application
 from victorian.service.models import Models, Served
-from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList, error_body
+from victorian.service.monitoring import monitoring
+from victorian.service.observation import Observer
+from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList
 from victorian.service.socket import Conversation
 
 
-def create_app(models: Models, config: ServiceConfig) -> FastAPI:
-    """The application for some models."""
-    app = FastAPI(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
+def create_app(models: Models, config: ServiceConfig, observer: Observer | None = None) -> FastAPI:
+    """The application for some models; whoever has meters of his own brings the observer."""
+    observer = observer or Observer(config.observe)
+    models.observe(observer)
+    app = Application(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
     answer_errors(app)
     app.include_router(completions(models, config))
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """The process answers."""
-        return {"status": "ok"}
-
-    @app.get("/ready", responses={503: {"model": ErrorBody}})
-    async def ready() -> Response:
-        """The engines can serve."""
-        if models.healthy:
-            return JSONResponse({"status": "ready", "models": [served.name for served in models.all()]})
-        return JSONResponse(error_body("the engine has stopped", "server_error", code="not_ready"), 503)
+    app.include_router(monitoring(models, observer, config.observe))
 
     @app.get("/v1/models")
     async def list_models() -> ModelList:
