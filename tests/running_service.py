@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from victorian.engine.engine import Engine
 from victorian.engine.succession import Succession
 from victorian.service.ingress import create_app
 from victorian.service.models import Models, Served
+from victorian.service.observation import Observer
 
 
 def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -41,13 +43,12 @@ class Service:
         return soon(lambda: self.engine.active == 0)
 
 
-@pytest.fixture(scope="session")
-def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
-    artifact = read_artifact(str(toy_artifact))
-    port = free_port()
-    config = EngineConfig(max_running=4, max_waiting=4)
-    with Engine(artifact.model, artifact.encoding, config) as engine:
-        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), ServiceConfig(engine=config))
+@contextmanager
+def running(artifact: Path, port: int, config: ServiceConfig, observer: Observer | None = None) -> Iterator[Service]:
+    """A service of a model directory, on a port of this machine."""
+    loaded = read_artifact(str(artifact))
+    with Engine(loaded.model, loaded.encoding, config.engine) as engine:
+        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), config, observer)
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -57,3 +58,10 @@ def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Servic
         yield Service(f"http://127.0.0.1:{port}", engine)
         server.should_exit = True
         thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
+    config = ServiceConfig(engine=EngineConfig(max_running=4, max_waiting=4))
+    with running(toy_artifact, free_port(), config) as made:
+        yield made

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
@@ -134,10 +134,13 @@ class PrometheusMeter(Collector):
                 elif metric.kind == "histogram":
                     self.measure(metric, model, [])
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """What Prometheus reads, and its content type; `accept` is the header in which a reader says what it knows."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+    def exposition(self) -> tuple[bytes, str]:
+        """What Prometheus reads, and its content type.
+
+        The plain format whatever the reader would rather have: in OpenMetrics, which Prometheus asks for first,
+        prometheus-client 0.26 writes an underscore for the colon in names.
+        """
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterator[Family]:
         """Everything as it is now; prometheus-client calls this."""

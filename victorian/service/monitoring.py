@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from victorian.config import ObservationConfig
@@ -60,10 +60,10 @@ def monitoring(models: Models, observer: Observer, config: ObservationConfig) ->
         return JSONResponse({"status": "ready", "models": [served.name for served in models.all()]})
 
     @router.get("/metrics")
-    async def metrics(request: Request) -> Response:
+    async def metrics() -> Response:
         """Prometheus's format. Behind several replicas each answers for itself."""
         show_loads()
-        content, content_type = observer.prometheus.exposition(request.headers.get("accept", ""))
+        content, content_type = observer.prometheus.exposition()
         return Response(content, media_type=None, headers={"Content-Type": content_type})
 
     return router
