@@ -21,7 +21,8 @@ from victorian.engine.request import Load
 from victorian.service import metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-LONG = {"prompt": "It", "max_tokens": 30_000, "stream": True}
+ENDLESS = {"max_tokens": 30_000, "min_tokens": 30_000}
+LONG = {"prompt": "It", "stream": True, **ENDLESS}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,28 @@ def test_tokens_are_those_that_clients_were_told_of(small: Service, client: open
     before = scrape(small.url)
     told = []
     for tokens in (1, 12):
-        told.append(client.completions.create(model="toy", prompt="It was", max_tokens=tokens).usage)
+        told.append(
+            client.completions.create(
+                model="toy", prompt="It was", max_tokens=tokens, extra_body={"min_tokens": tokens}
+            ).usage
+        )
     streamed = client.completions.create(
-        model="toy", prompt="A dark night", max_tokens=20, stream=True, stream_options={"include_usage": True}
+        model="toy",
+        prompt="A dark night",
+        max_tokens=20,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"min_tokens": 20},
     )
     told.append(list(streamed)[-1].usage)
     counts = [(usage.prompt_tokens, usage.completion_tokens) for usage in told if usage]
     with connect(small.socket_url) as socket:
-        socket.send(json.dumps({"type": "generate", "id": "short", "prompt": "It", "parameters": {"max_tokens": 7}}))
-        socket.send(json.dumps({"type": "generate", "id": "cut", "parameters": {"max_tokens": 30_000}}))
+        socket.send(
+            json.dumps(
+                {"type": "generate", "id": "short", "prompt": "It", "parameters": {"max_tokens": 7, "min_tokens": 7}}
+            )
+        )
+        socket.send(json.dumps({"type": "generate", "id": "cut", "parameters": ENDLESS}))
         ended: dict[str, dict[str, dict[str, int]]] = {}
         while len(ended) < 2:
             message = json.loads(socket.recv(timeout=10))
@@ -93,7 +107,7 @@ def test_a_full_house_shows_and_so_does_whom_it_turns_away(small: Service) -> No
             streams.enter_context(client.stream("POST", "/v1/completions", json=LONG))
         with connect(small.socket_url) as socket:
             socket.recv()
-            socket.send(json.dumps({"type": "generate", "id": "waits", "parameters": {"max_tokens": 30_000}}))
+            socket.send(json.dumps({"type": "generate", "id": "waits", "parameters": ENDLESS}))
             assert soon(lambda: small.engine.active == 3)
             full = scrape(small.url)
             assert full.value("num_requests_running") + full.value("num_requests_waiting") == 3

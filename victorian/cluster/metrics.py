@@ -16,38 +16,34 @@ class RayMeter:
     """Hands numbers on to Ray; made inside a Ray worker."""
 
     def __init__(self) -> None:
-        self._made: dict[Metric, Counter | Gauge | Histogram] = {one: _make(one) for one in METRICS}
+        self._counters: dict[Metric, Counter] = {}
+        self._gauges: dict[Metric, Gauge] = {}
+        self._histograms: dict[Metric, Histogram] = {}
         self._shown: set[str] = set()
+        for metric in METRICS:
+            name = f"{NAMESPACE}_{metric.name}"  # Ray takes no colon
+            match metric.kind:
+                case "counter":
+                    keys = (MODEL, metric.label) if metric.label else (MODEL,)
+                    self._counters[metric] = Counter(name, metric.help, keys)
+                case "gauge":
+                    self._gauges[metric] = Gauge(name, metric.help, (MODEL,))
+                case "histogram":
+                    self._histograms[metric] = Histogram(name, metric.help, list(SECONDS), (MODEL,))
 
     def count(self, metric: Metric, model: str, amount: int = 1, value: str | None = None) -> None:
         labels = {MODEL: model}
         if metric.label and value is not None:
             labels[metric.label] = value
-        self._made[metric].inc(amount, labels)
+        self._counters[metric].inc(amount, labels)
 
     def measure(self, metric: Metric, model: str, seconds: Sequence[float]) -> None:
         for one in seconds:
-            self._made[metric].observe(one, {MODEL: model})
+            self._histograms[metric].observe(one, {MODEL: model})
 
     def show(self, loads: Mapping[str, Load]) -> None:
-        for model in self._shown - loads.keys():
-            self._set(model, Load(0, 0, 0, 0))
-        for model, load in loads.items():
-            self._set(model, load)
+        gone = {model: Load(0, 0, 0, 0) for model in self._shown - loads.keys()}
+        for model, load in {**gone, **loads}.items():
+            for metric, number in gauges(load):
+                self._gauges[metric].set(number, {MODEL: model})
         self._shown = set(loads)
-
-    def _set(self, model: str, load: Load) -> None:
-        for metric, number in gauges(load):
-            self._made[metric].set(number, {MODEL: model})
-
-
-def _make(metric: Metric) -> Counter | Gauge | Histogram:
-    name = f"{NAMESPACE}_{metric.name}"
-    keys = (MODEL, metric.label) if metric.label else (MODEL,)
-    match metric.kind:
-        case "counter":
-            return Counter(name, metric.help, keys)
-        case "gauge":
-            return Gauge(name, metric.help, keys)
-        case "histogram":
-            return Histogram(name, metric.help, list(SECONDS), keys)

@@ -54,7 +54,9 @@ class Deployment:
         await asyncio.to_thread(self._models.load, config, self._config.engine)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._models, self._config, Observer(self._config.observe, [RayMeter()]))
+        app = create_app(self._models, self._config, Observer(self._config.observe, [RayMeter()]))
+        app.answers_carry_id = False
+        return app
 
     def check_health(self) -> None:
         """Ray replaces a replica whose engine has broken."""

@@ -49,6 +49,9 @@ class Application(FastAPI):
     around all of those.
     """
 
+    answers_carry_id: bool = True
+    """Over HTTP. Ray Serve's proxy adds the same header to every answer, and one is enough."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await super().__call__(scope, receive, send)
@@ -57,8 +60,9 @@ class Application(FastAPI):
 
         async def identify(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
-                message.setdefault("headers", [])
-                MutableHeaders(scope=message)[ID_HEADER] = asking.request_id
+                if self.answers_carry_id or message["type"] == "websocket.accept":
+                    message.setdefault("headers", [])
+                    MutableHeaders(scope=message)[ID_HEADER] = asking.request_id
                 if message.get("status", 0) >= 400 and not asking.told:
                     what = fields(request_id=asking.request_id, path=scope["path"][:200], status=message["status"])
                     logger.warning("request refused", extra=what)

@@ -3,7 +3,7 @@
 It is given models and answers with them; where the process runs and who routes to it is not known here.
 """
 
-from fastapi import FastAPI, WebSocket
+from fastapi import WebSocket
 
 from victorian.config import ServiceConfig
 from victorian.service.answers import answer_errors
@@ -16,7 +16,7 @@ from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, 
 from victorian.service.socket import Conversation
 
 
-def create_app(models: Models, config: ServiceConfig, observer: Observer | None = None) -> FastAPI:
+def create_app(models: Models, config: ServiceConfig, observer: Observer | None = None) -> Application:
     """The application for some models; whoever has meters of his own brings the observer."""
     observer = observer or Observer(config.observe)
     models.observe(observer)

@@ -7,7 +7,8 @@ is kept unless `log_texts` says so.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from functools import partial
 from time import perf_counter, time_ns
 
 from victorian.config import ObservationConfig
@@ -115,13 +116,12 @@ class Account:
             if self._observer.texts:
                 self._texts.append(event.text)
             if now - self._handed_over > HAND_OVER_SECONDS:
+                self._handed_over = now
+                gaps, self._gaps = self._gaps, []
                 # Not the last: what a stop string held back may come as one more event, which is no token.
-                self._hand_over(self._tokens - 1)
+                self._later(partial(self._hand_over, self._tokens - 1, gaps))
         elif isinstance(event, Completed | Failed):
-            try:  # what is slow about an end is not the engine's business
-                self._loop.call_soon_threadsafe(self._close, event)
-            except RuntimeError:  # the loop is closed
-                self._close(event)
+            self._later(partial(self._close, event))
 
     def refuse(self, error: VictorianError) -> None:
         """The engine did not take it."""
@@ -132,13 +132,18 @@ class Account:
         self._asking.told = True
         self._log(logging.WARNING, "request refused", reason=reason)
 
-    def _hand_over(self, tokens: int) -> None:
-        self._handed_over = self._last
+    def _later(self, work: Callable[[], None]) -> None:
+        """On the event loop: what is slow here is none of the engine's business."""
+        try:
+            self._loop.call_soon_threadsafe(work)
+        except RuntimeError:  # the loop is closed
+            work()
+
+    def _hand_over(self, tokens: int, gaps: list[float]) -> None:
         self._observer.count(metrics.GENERATION_TOKENS, self._model, tokens - self._counted)
         self._counted = max(tokens, self._counted)
-        if self._gaps:
-            self._observer.measure(metrics.BETWEEN_TOKENS, self._model, *self._gaps)
-            self._gaps = []
+        if gaps:
+            self._observer.measure(metrics.BETWEEN_TOKENS, self._model, *gaps)
 
     def _close(self, end: Completed | Failed) -> None:
         seconds = perf_counter() - self._began
@@ -146,7 +151,7 @@ class Account:
         if self._first_token_seconds is None and isinstance(end, Completed):
             observer.count(metrics.PROMPT_TOKENS, model, prompt_tokens)
         self._tokens = end.completion_tokens if isinstance(end, Completed) else self._tokens
-        self._hand_over(self._tokens)
+        self._hand_over(self._tokens, self._gaps)
         observer.measure(metrics.LATENCY, model, seconds)
         counts = {"prompt_tokens": prompt_tokens, "completion_tokens": self._tokens}
         times = {"first_token_seconds": self._first_token_seconds, "seconds": seconds}

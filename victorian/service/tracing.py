@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SERVICE = "victorian"
 OPERATION = "text_completion"
+EXPORT_SECONDS = 3
+"""What a receiver may take for a batch, tries and all; a service that ends waits for the last one."""
 
 
 def start_tracing(config: ObservationConfig) -> "Tracing | None":
@@ -28,7 +30,7 @@ def start_tracing(config: ObservationConfig) -> "Tracing | None":
             f"traces to {config.traces_to} want OpenTelemetry: pip install 'victorian[tracing]', or unset traces_to"
         )
         raise ConfigError(message) from error
-    return Tracing(OTLPSpanExporter(config.traces_to), config.traced_share)
+    return Tracing(OTLPSpanExporter(config.traces_to, timeout=EXPORT_SECONDS), config.traced_share)
 
 
 class Tracing:
