@@ -14,7 +14,14 @@ from websockets.sync.client import connect
 from tests.running_service import soon
 from victorian.client import Client, streamlit_app
 from victorian.cluster.serve import APPLICATION, start, stop
-from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig
+from victorian.config import (
+    EngineConfig,
+    ModelsConfig,
+    ModelSource,
+    ObservationConfig,
+    SamplingParameters,
+    ServiceConfig,
+)
 from victorian.errors import ArtifactError, OverloadedError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
@@ -26,7 +33,8 @@ LONG = SamplingParameters(max_tokens=30_000)
 def url(ray_session: None, toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[str]:
     port = free_port()
     engine = EngineConfig(max_running=1, max_waiting=0)  # one at a time: a request that is not ended blocks the next
-    start(ServiceConfig(engine=engine), models(toy_artifact.parent.parent), "127.0.0.1", port)
+    observe = ObservationConfig(probe_seconds=600)  # and so would a probe
+    start(ServiceConfig(engine=engine, observe=observe), models(toy_artifact.parent.parent), "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     from ray import serve
 

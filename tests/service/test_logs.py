@@ -61,7 +61,9 @@ def log(request: pytest.FixtureRequest) -> Iterator[Log]:
 
 @pytest.fixture(scope="module")
 def small(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
-    with running(toy_artifact, free_port(), ServiceConfig(engine=EngineConfig(max_running=1, max_waiting=0))) as made:
+    observe = ObservationConfig(probe_seconds=600)  # a probe would take the only place from a request
+    config = ServiceConfig(engine=EngineConfig(max_running=1, max_waiting=0), observe=observe)
+    with running(toy_artifact, free_port(), config) as made:
         yield made
 
 
@@ -73,7 +75,8 @@ def test_a_request_leaves_one_line_with_its_counts_and_times(small: Service, log
     answer = post(small, "mine-1", prompt=SECRET, max_tokens=5)
     usage = answer.json()["usage"]
     entry = log.of("mine-1", "request finished")
-    assert (entry["level"], entry["model"], entry["reason"]) == ("info", "toy", "length")
+    assert (entry["level"], entry["model"]) == ("info", "toy")
+    assert (entry["status"], entry["reason"]) == ("completed", "length")
     assert entry["id"] == answer.json()["id"]
     assert (entry["prompt_tokens"], entry["completion_tokens"]) == (usage["prompt_tokens"], 5)
     assert 0 < entry["queued_seconds"] < entry["first_token_seconds"] < entry["seconds"] < 10
@@ -88,7 +91,7 @@ def test_refusals_and_failures_have_their_lines(small: Service, log: Log, monkey
     assert post(small, "long", prompt="word " * 200).status_code == 400
     assert log.of("leaves", "request finished")["reason"] == "cancelled"
     assert log.of("full", "request refused")["reason"] == "overloaded"
-    assert log.of("long", "request refused")["status"] == 400
+    assert log.of("long", "request refused")["http_status"] == 400
 
     def fail(*_: object) -> None:
         raise RuntimeError("injected")
@@ -99,6 +102,8 @@ def test_refusals_and_failures_have_their_lines(small: Service, log: Log, monkey
         assert post(small, "broken", prompt=SECRET).status_code == 503
     entry = log.of("broken", "request failed")
     assert (entry["level"], entry["reason"], entry["message"]) == ("error", "internal_error", "RuntimeError: injected")
+    about = [entry["request_id"] for entry in log.entries if "request_id" in entry]
+    assert sorted(about) == ["broken", "full", "leaves", "long"]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Traces:
 def traces(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Traces]:
     exporter = InMemorySpanExporter()
     tracing = Tracing(exporter)
-    config = ServiceConfig(engine=EngineConfig(max_running=1, max_waiting=0))
+    config = ServiceConfig(engine=EngineConfig(max_running=1))
     with running(toy_artifact, free_port(), config, Observer(config.observe, tracing=tracing)) as service:
         yield Traces(service, exporter, tracing)
 

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 
 from victorian.artifact import find_artifact
 from victorian.cluster.metrics import RayMeter
@@ -80,7 +81,8 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     # Found here, where relative paths mean what they say.
     found = [one.model_copy(update={"artifact": find_artifact(one.artifact)}) for one in models.models]
     user_config = ModelsConfig(models=tuple(found)).model_dump()
-    serve.start(http_options=HTTPOptions(host=host, port=port))
+    options = HTTPOptions(host=host, port=port)
+    serve.start(http_options=options, logging_config=LoggingConfig(enable_access_log=False))
     deployment = Deployment.options(user_config=user_config)  # type: ignore[attr-defined]
     serve.run(deployment.bind(config.model_dump()), name=APPLICATION, route_prefix="/", blocking=False)
 

@@ -31,7 +31,7 @@ class Incoming:
     trace: dict[str, str] = field(default_factory=dict)
     """The caller's, as W3C's headers tell it; see https://www.w3.org/TR/trace-context/."""
     told: bool = False
-    """Whether the log knows of its refusal already."""
+    """Whether the log knows already how it went."""
 
 
 _current: contextvars.ContextVar[Incoming | None] = contextvars.ContextVar("incoming", default=None)
@@ -64,8 +64,12 @@ class Application(FastAPI):
                     message.setdefault("headers", [])
                     MutableHeaders(scope=message)[ID_HEADER] = asking.request_id
                 if message.get("status", 0) >= 400 and not asking.told:
-                    what = fields(request_id=asking.request_id, path=scope["path"][:200], status=message["status"])
-                    logger.warning("request refused", extra=what)
+                    what = {
+                        "request_id": asking.request_id,
+                        "path": scope["path"][:200],
+                        "http_status": message["status"],
+                    }
+                    logger.warning("request refused", extra=fields(status="refused", **what))
             await send(message)
 
         try:

@@ -129,8 +129,7 @@ class Account:
         if isinstance(error, RequestError):
             reason = "overloaded" if isinstance(error, OverloadedError) else "invalid_request"
         self._observer.count(metrics.REJECTIONS, self._model, 1, reason)
-        self._asking.told = True
-        self._log(logging.WARNING, "request refused", reason=reason)
+        self._log(logging.WARNING, "request refused", status="refused", reason=reason)
 
     def _later(self, work: Callable[[], None]) -> None:
         """On the event loop: what is slow here is none of the engine's business."""
@@ -164,17 +163,19 @@ class Account:
                 observer.measure(metrics.QUEUED, model, end.queued_seconds)
                 reused, queued = end.reused_tokens, end.queued_seconds
                 more = {**counts, "reused_tokens": reused, "queued_seconds": queued, **times}
-                self._log(logging.INFO, "request finished", reason=end.reason, **more)
+                self._log(logging.INFO, "request finished", status="completed", reason=end.reason, **more)
             case Failed():
                 observer.count(metrics.FAILURES, model, 1, end.code)
                 level = logging.ERROR if end.code == "internal_error" else logging.WARNING
-                self._log(level, "request failed", reason=end.code, message=end.message, **counts, **times)
+                told = {"reason": end.code, "message": end.message}
+                self._log(level, "request failed", status="failed", **told, **counts, **times)
         if observer.tracing:
             observer.tracing.record(
                 model, self._request, self._asking.trace, self._began_ns, self._first_token_seconds, seconds, end
             )
 
     def _log(self, level: int, event: str, **particulars: object) -> None:
+        self._asking.told = True
         who = {"request_id": self._asking.request_id, "id": self._request.id, "model": self._model}
         told = {name: round(value, 6) if isinstance(value, float) else value for name, value in particulars.items()}
         if self._observer.texts:
