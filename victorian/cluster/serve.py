@@ -81,10 +81,11 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     # Found here, where relative paths mean what they say.
     found = [one.model_copy(update={"artifact": find_artifact(one.artifact)}) for one in models.models]
     user_config = ModelsConfig(models=tuple(found)).model_dump()
-    options = HTTPOptions(host=host, port=port)
-    serve.start(http_options=options, logging_config=LoggingConfig(enable_access_log=False))
+    serve.start(http_options=HTTPOptions(host=host, port=port))
     deployment = Deployment.options(user_config=user_config)  # type: ignore[attr-defined]
-    serve.run(deployment.bind(config.model_dump()), name=APPLICATION, route_prefix="/", blocking=False)
+    quiet = LoggingConfig(enable_access_log=False)  # the application has a line of its own for each request
+    application = deployment.bind(config.model_dump())
+    serve.run(application, name=APPLICATION, route_prefix="/", blocking=False, logging_config=quiet)
 
 
 def stop() -> None:

@@ -16,6 +16,9 @@ from victorian.service.readiness import Readiness
 
 logger = logging.getLogger(__name__)
 
+SHOW_SECONDS = 5.0
+"""How often the models' loads are shown to meters that nobody scrapes here."""
+
 
 def monitoring(models: Models, observer: Observer, config: ObservationConfig) -> APIRouter:
     """The routes, and the task beside them that lives as long as the application."""
@@ -27,11 +30,11 @@ def monitoring(models: Models, observer: Observer, config: ObservationConfig) ->
     async def watch() -> None:
         while True:
             try:
-                await readiness.refresh()
                 show_loads()
+                await readiness.refresh()
             except Exception:  # one round that fails is no reason to be blind from then on
                 logger.exception("watching the models failed")
-            await asyncio.sleep(config.probe_seconds)
+            await asyncio.sleep(min(config.probe_seconds, SHOW_SECONDS))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
