@@ -72,7 +72,7 @@ def post(service: Service, request_id: str, **body: object) -> httpx2.Response:
 
 
 def test_a_request_leaves_one_line_with_its_counts_and_times(small: Service, log: Log) -> None:
-    answer = post(small, "mine-1", prompt=SECRET, max_tokens=5)
+    answer = post(small, "mine-1", prompt=SECRET, max_tokens=5, min_tokens=5)
     usage = answer.json()["usage"]
     entry = log.of("mine-1", "request finished")
     assert (entry["level"], entry["model"]) == ("info", "toy")
@@ -110,7 +110,7 @@ def test_refusals_and_failures_have_their_lines(small: Service, log: Log, monkey
     "log", [ObservationConfig(log_level="debug", log_format=f) for f in ("json", "text")], indirect=True
 )  # type: ignore[arg-type]
 def test_no_line_tells_what_was_written(small: Service, log: Log) -> None:
-    told = post(small, "whole", prompt=SECRET, max_tokens=40, stop=[SECRET]).json()["choices"][0]["text"]
+    told = post(small, "whole", prompt=SECRET, max_tokens=40, min_tokens=40, stop=[SECRET]).json()["choices"][0]["text"]
     post(small, "wrong", prompt=SECRET, temperature=SECRET)
     post(small, "unknown", prompt=SECRET, **{SECRET: SECRET})
     httpx2.get(f"{small.url}/v1/models?prompt={SECRET}")

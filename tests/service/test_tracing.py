@@ -53,7 +53,7 @@ def traces(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Traces]
 
 
 def test_a_request_is_a_span_of_its_callers_trace(traces: Traces) -> None:
-    answer = traces.ask(prompt=SECRET, max_tokens=5, temperature=0.5).json()
+    answer = traces.ask(prompt=SECRET, max_tokens=5, min_tokens=5, temperature=0.5).json()
     spans = traces.spans()
     root = spans.pop("text_completion toy")
     assert root.parent is not None
@@ -99,14 +99,16 @@ def test_a_failure_is_told_with_its_code(traces: Traces, monkeypatch: pytest.Mon
 
 def test_a_caller_who_is_not_traced_is_left_alone(traces: Traces) -> None:
     headers = {"traceparent": PARENT.removesuffix("01") + "00"}
-    httpx2.post(f"{traces.service.url}/v1/completions", json={"max_tokens": 1}, headers=headers)
+    httpx2.post(f"{traces.service.url}/v1/completions", json={"max_tokens": 1, "min_tokens": 1}, headers=headers)
     assert traces.spans() == {}
 
 
 @pytest.mark.parametrize("nonsense", ["", "00-0-0-01", "x" * 5000])
 def test_a_trace_that_makes_no_sense_begins_a_new_one(traces: Traces, nonsense: str) -> None:
     headers = {"traceparent": nonsense}
-    answer = httpx2.post(f"{traces.service.url}/v1/completions", json={"max_tokens": 1}, headers=headers)
+    answer = httpx2.post(
+        f"{traces.service.url}/v1/completions", json={"max_tokens": 1, "min_tokens": 1}, headers=headers
+    )
     assert answer.status_code == 200
     assert traces.spans()["text_completion toy"].parent is None
 
@@ -128,7 +130,7 @@ def test_spans_reach_a_receiver(toy_artifact: Path, free_port: Callable[[], int]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         observe = ObservationConfig(traces_to=f"http://127.0.0.1:{server.server_port}/v1/traces")
         with running(toy_artifact, free_port(), ServiceConfig(observe=observe)) as service:
-            httpx2.post(f"{service.url}/v1/completions", json={"max_tokens": 2})
+            httpx2.post(f"{service.url}/v1/completions", json={"max_tokens": 2, "min_tokens": 2})
         assert soon(lambda: bool(received))  # the service has ended, and sent what it had
         server.shutdown()
     (resource,) = ExportTraceServiceRequest.FromString(received[0]).resource_spans

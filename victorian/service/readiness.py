@@ -11,7 +11,7 @@ from time import perf_counter
 from victorian.config import ObservationConfig, SamplingParameters
 from victorian.engine.request import Completed, Failed
 from victorian.engine.succession import Succession
-from victorian.errors import VictorianError
+from victorian.errors import OverloadedError, RequestError, ServiceError
 from victorian.service.models import Models
 
 PROBE = "readiness"
@@ -87,8 +87,12 @@ class Readiness:
                             return event.message
         except TimeoutError:
             return f"no token came within {self._limit:g} s"
-        except VictorianError as error:
-            return f"no token came for {_age(engine):.0f} s, and no test is let in: {error}"
+        except OverloadedError:
+            return f"no token came for {_age(engine):.0f} s, and the queue is full"
+        except RequestError:  # an earlier probe is still in there
+            return f"no token came for {_age(engine):.0f} s"
+        except ServiceError as error:
+            return str(error)
         raise AssertionError("a stream ends with Completed or Failed")
 
 
