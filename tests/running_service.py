@@ -16,6 +16,7 @@ from victorian.engine.engine import Engine
 from victorian.engine.succession import Succession
 from victorian.service.ingress import create_app
 from victorian.service.models import Models, Served
+from victorian.service.observation import Observer
 
 
 def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -43,11 +44,11 @@ class Service:
 
 
 @contextmanager
-def running(artifact: Path, port: int, config: ServiceConfig) -> Iterator[Service]:
-    """A service of a toy model under uvicorn, for as long as the block."""
+def running(artifact: Path, port: int, config: ServiceConfig, observer: Observer | None = None) -> Iterator[Service]:
+    """A service of a model directory, on a port of this machine."""
     loaded = read_artifact(str(artifact))
     with Engine(loaded.model, loaded.encoding, config.engine) as engine:
-        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), config)
+        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), config, observer)
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -9,10 +9,19 @@ import openai
 import pytest
 import streamlit
 from streamlit.testing.v1 import AppTest
+from websockets.sync.client import connect
 
+from tests.running_service import soon
 from victorian.client import Client, streamlit_app
 from victorian.cluster.serve import APPLICATION, start, stop
-from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig
+from victorian.config import (
+    EngineConfig,
+    ModelsConfig,
+    ModelSource,
+    ObservationConfig,
+    SamplingParameters,
+    ServiceConfig,
+)
 from victorian.errors import ArtifactError, OverloadedError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
@@ -24,7 +33,8 @@ LONG = SamplingParameters(max_tokens=30_000)
 def url(ray_session: None, toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[str]:
     port = free_port()
     engine = EngineConfig(max_running=1, max_waiting=0)  # one at a time: a request that is not ended blocks the next
-    start(ServiceConfig(engine=engine), models(toy_artifact.parent.parent), "127.0.0.1", port)
+    observe = ObservationConfig(probe_seconds=600)  # and so would a probe
+    start(ServiceConfig(engine=engine, observe=observe), models(toy_artifact.parent.parent), "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     from ray import serve
 
@@ -103,6 +113,31 @@ def test_models_health_and_readiness(url: str) -> None:
         assert client.models() == ["toy"]
         assert client.ready()
     assert httpx2.get(f"{url}/health").json() == {"status": "ok"}
+
+
+def test_rays_metrics_show_ours(url: str) -> None:
+    from ray import nodes
+
+    told = httpx2.post(f"{url}/v1/completions", json={"prompt": "It was", "max_tokens": 5}).headers
+    assert len(told["x-request-id"]) > 10
+    port = nodes()[0]["MetricsExportPort"]
+    wanted = {"generation_tokens_total", "num_requests_running", "e2e_request_latency_seconds_bucket"}
+
+    def shown() -> set[str]:
+        text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        return {line.split("{")[0].removeprefix("ray_victorian_") for line in text.splitlines() if '="toy"' in line}
+
+    assert soon(lambda: wanted <= shown(), seconds=30)  # Ray collects every ten seconds
+    own = httpx2.get(f"{url}/metrics").text
+    assert 'victorian:request_success_total{finished_reason="length",model_name="toy"}' in own
+
+
+def test_a_request_id_goes_through_rays_proxy(url: str) -> None:
+    headers = {"X-Request-Id": "mine"}
+    assert httpx2.get(f"{url}/health", headers=headers).headers.get_list("x-request-id") == ["mine"]
+    with connect(f"ws{url.removeprefix('http')}/v1/stream", additional_headers=headers) as socket:
+        assert socket.response is not None
+        assert socket.response.headers.get_all("x-request-id") == ["mine"]
 
 
 def test_an_artifact_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:

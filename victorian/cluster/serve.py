@@ -12,13 +12,17 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 
 from victorian.artifact import find_artifact
 from victorian.cluster.doors import proxy_host, require_closed_doors, with_absolute_paths
+from victorian.cluster.metrics import RayMeter
 from victorian.config import ModelsConfig, ServiceConfig
 from victorian.errors import VictorianError
 from victorian.service.ingress import create_app
+from victorian.service.logs import write_logs
 from victorian.service.models import Models
+from victorian.service.observation import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +47,14 @@ class Deployment:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._config = ServiceConfig.model_validate(arguments)
         require_closed_doors(self._config, proxy_host())
+        write_logs(self._config.observe)
         self._models = Models()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models from now on; called before the first request, and when the configuration has changed.
 
-        Streams under way end on the weights that they began with. If a model cannot be had, nothing changes: Serve would
-        end a replica that raises here, and with it every stream, so that is logged and no more.
+        Streams under way end on the weights that they began with. If a model cannot be had, nothing changes: Serve
+        would end a replica that raises here, and with it every stream, so that is logged and no more.
         """
         config = ModelsConfig.model_validate(user_config)
         try:
@@ -61,7 +66,9 @@ class Deployment:
             logger.exception("the models stay as they were")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._models, self._config)
+        app = create_app(self._models, self._config, Observer(self._config.observe, [RayMeter()]))
+        app.answers_carry_id = False
+        return app
 
     def check_health(self) -> None:
         """Ray replaces a replica whose engine has broken."""
@@ -90,7 +97,9 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     user_config = ModelsConfig(models=tuple(found)).model_dump()
     serve.start(http_options=HTTPOptions(host=host, port=port))
     deployment = Deployment.options(user_config=user_config)  # type: ignore[attr-defined]
-    serve.run(deployment.bind(config.model_dump()), name=APPLICATION, route_prefix="/", blocking=False)
+    quiet = LoggingConfig(enable_access_log=False)  # the application has a line of its own for each request
+    application = deployment.bind(config.model_dump())
+    serve.run(application, name=APPLICATION, route_prefix="/", blocking=False, logging_config=quiet)
 
 
 def stop() -> None:

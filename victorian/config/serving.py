@@ -115,6 +115,25 @@ class AccessConfig(Section):
     """WebSockets that one key may hold open, for each replica; without keys, all callers together."""
 
 
+class ObservationConfig(Section):
+    """What a service tells of itself."""
+
+    log_format: Literal["json", "text"] = "json"
+    """JSON is one object a line, for programs; text is for eyes."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged. info has a line for each request, warning for those that were refused or failed."""
+    log_texts: bool = False
+    """Whether prompts and outputs stand in the log, whole. Readers may have written in confidence."""
+    probe_seconds: float = Field(5, ge=0.1, le=3600)
+    """A model that gave no token for so long is asked for one; one that gave none for twice as long is not ready."""
+    probe_timeout_seconds: float = Field(10, ge=0.1, le=600)
+    """What that token may take."""
+    traces_to: str | None = Field(None, pattern="^https?://", max_length=2000)
+    """Address that takes OpenTelemetry's traces over HTTP, such as http://127.0.0.1:4318/v1/traces; without, none."""
+    traced_share: float = Field(1, ge=0, le=1)
+    """Share of the requests that are traced, where the caller has not decided; 0 to 1."""
+
+
 class ServiceConfig(Section):
     """How a service serves: the `args` of `serve_config.yaml`."""
 
@@ -122,3 +141,4 @@ class ServiceConfig(Section):
     access: AccessConfig = AccessConfig()
     deadline_seconds: float = Field(600, gt=0, le=86_400)
     """What a request may take, waiting included; a client can ask for less."""
+    observe: ObservationConfig = ObservationConfig()

@@ -5,6 +5,7 @@ them goes out through the callback given with each. `stream` and `stream_async` 
 """
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -21,6 +22,7 @@ from victorian.engine.request import (
     Event,
     Failed,
     FinishReason,
+    Load,
     PromptEvent,
     Request,
     Scored,
@@ -62,6 +64,7 @@ class Engine(Streams):
         self._retiring = False
         self._broken: str | None = None
         self._failures = 0
+        self._last_token = -math.inf
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -112,8 +115,8 @@ class Engine(Streams):
         request.check(self.encoding.size, self.context)
         sequence = Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context)
         with self._wake:
-            if not self.healthy:
-                raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}")
+            if trouble := self.trouble:
+                raise ServiceError(f"the engine has stopped: {trouble}")
             if request.id in self._sequences:
                 raise RequestError(f"a request with the id {request.id!r} is under way already", "id")
             self._scheduler.add(sequence)
@@ -130,7 +133,20 @@ class Engine(Streams):
     @property
     def healthy(self) -> bool:
         """Whether new requests are taken."""
-        return self._broken is None and not (self._closing or self._retiring) and self._thread.is_alive()
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no new requests are taken, if so."""
+        if self._broken is None and (self._closing or self._retiring or not self._thread.is_alive()):
+            return "it was closed"
+        return self._broken
+
+    @property
+    def load(self) -> Load:
+        """How busy this engine is now; cheap, and for any thread."""
+        scheduler = self._scheduler
+        return Load(len(scheduler.running), len(scheduler.waiting), scheduler.cache_usage, self._last_token)
 
     @property
     def active(self) -> int:
@@ -181,6 +197,7 @@ class Engine(Streams):
             return self._blame(sequence, outcome)
         if outcome.drawn:  # a prompt that was read says nothing about the network's numbers
             self._failures = 0
+            self._last_token = time.perf_counter()
         sequence.scores += outcome.scores
         if sequence.cancelled:
             return self._leave(sequence, "cancelled")
@@ -245,7 +262,8 @@ class Engine(Streams):
         queued = (sequence.joined or now) - sequence.submitted
         first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
         counts = len(sequence.request.prompt), sequence.generated, sequence.reused
-        return self._deliver(sequence, Completed(reason, *counts, queued, first, now - sequence.submitted))
+        seconds = queued, first, now - sequence.submitted
+        return self._deliver(sequence, Completed(reason, *counts, *seconds, sequence.preemptions))
 
     def _deliver(self, sequence: Sequence, event: Event) -> None:
         """Tell the caller; one that cannot be told is cancelled with the reason, and nobody else hears of it."""

@@ -101,6 +101,8 @@ class Completed:
     """From submission to the first token; 0 if there was none."""
     seconds: float
     """From submission to the end."""
+    preemptions: int = 0
+    """Times that it gave its room in the cache to one before it, and read its window again later."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,20 @@ class Failed:
 
     message: str
     code: FailureCode = "internal_error"
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy an engine is."""
+
+    running: int
+    """Requests that have room in the cache."""
+    waiting: int
+    """Requests that have none yet."""
+    cache_usage: float
+    """Share of the cache that requests use, 0 to 1."""
+    last_token: float
+    """When the network last gave a token, on the clock of `time.perf_counter`; minus infinity before the first."""
 
 
 Event = PromptEvent | TokenEvent | Completed | Failed

@@ -48,6 +48,7 @@ class Sequence:
     arrival: int = field(default_factory=lambda: next(_arrivals))
     submitted: float = field(default_factory=perf_counter)
     joined: float | None = None
+    preemptions: int = 0
     first_token: float | None = None
 
     def __post_init__(self) -> None:
@@ -143,6 +144,11 @@ class Scheduler:
                 "room for; try again in a moment"
             )
         insort(self.waiting, sequence, key=lambda s: s.rank)
+
+    @property
+    def cache_usage(self) -> float:
+        """Share of the cache's blocks that sequences use."""
+        return 1 - self._pool.available / self._pool.count
 
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
@@ -259,6 +265,7 @@ class Scheduler:
         sequence.cached = len(blocks) * BLOCK_TOKENS
 
     def _give_way(self, sequence: Sequence) -> None:
+        sequence.preemptions += 1
         self._release(sequence)
         self.running.remove(sequence)
         insort(self.waiting, sequence, key=lambda s: s.rank)

@@ -8,7 +8,7 @@ from victorian.device import pick_device
 from victorian.engine.compilation import library, library_path, why_not
 from victorian.engine.engine import Engine, warm_up
 from victorian.engine.mailbox import Streams
-from victorian.engine.request import Deliver, Request
+from victorian.engine.request import Deliver, Load, Request
 from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import Encoding
 
@@ -50,6 +50,19 @@ class Succession(Streams):
     def healthy(self) -> bool:
         """Whether new requests are taken."""
         return self._newest.healthy
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no new requests are taken, if so."""
+        return self._newest.trouble
+
+    @property
+    def load(self) -> Load:
+        """Requests of all; cache and last token of the newest, which is what new requests meet."""
+        with self._changing:
+            loads = [one.load for one in (self._newest, *self._earlier)]
+        running, waiting = sum(one.running for one in loads), sum(one.waiting for one in loads)
+        return Load(running, waiting, loads[0].cache_usage, loads[0].last_token)
 
     @property
     def active(self) -> int:

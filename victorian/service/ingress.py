@@ -3,41 +3,34 @@
 It is given models and answers with them; where the process runs and who routes to it is not known here.
 """
 
-from fastapi import FastAPI, WebSocket
-from fastapi.responses import JSONResponse, Response
+from fastapi import WebSocket
 
 from victorian.config import ServiceConfig, service_keys
 from victorian.service.access import guard
 from victorian.service.answers import answer_errors
 from victorian.service.completions import completions
+from victorian.service.incoming import Application
 from victorian.service.keys import Keyring
 from victorian.service.models import Models, Served
-from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList, error_body
+from victorian.service.monitoring import monitoring
+from victorian.service.observation import Observer
+from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList
 from victorian.service.socket import Conversation
 
 
-def create_app(models: Models, config: ServiceConfig) -> FastAPI:
-    """The application for some models.
+def create_app(models: Models, config: ServiceConfig, observer: Observer | None = None) -> Application:
+    """The application for some models; whoever has meters of his own brings the observer.
 
     Raises:
         ConfigError: if there are to be keys and they cannot be read.
     """
-    app = FastAPI(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
+    observer = observer or Observer(config.observe)
+    models.observe(observer)
+    app = Application(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
     answer_errors(app)
     guard(app, config.access, Keyring(config.access.keys_file, service_keys()))
     app.include_router(completions(models, config))
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """The process answers."""
-        return {"status": "ok"}
-
-    @app.get("/ready", responses={503: {"model": ErrorBody}})
-    async def ready() -> Response:
-        """The engines can serve."""
-        if models.healthy:
-            return JSONResponse({"status": "ready", "models": [served.name for served in models.all()]})
-        return JSONResponse(error_body("the engine has stopped", "server_error", code="not_ready"), 503)
+    app.include_router(monitoring(models, observer, config.observe))
 
     @app.get("/v1/models")
     async def list_models() -> ModelList:

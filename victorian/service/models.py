@@ -1,8 +1,10 @@
 """The models of a service, by the names that clients use. They can be replaced while it runs."""
 
+import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from victorian.artifact import find_artifact, read_artifact
 from victorian.config import EngineConfig, ModelsConfig
@@ -10,6 +12,10 @@ from victorian.engine.engine import warm_up
 from victorian.engine.request import Event, Request
 from victorian.engine.succession import Succession, start
 from victorian.errors import ConfigError, RequestError
+from victorian.service.logs import fields
+from victorian.service.observation import Observer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Served:
     engine: Succession
     artifact: str = ""
     """Where it came from."""
+    observer: Observer | None = None
+    """Sees its requests."""
 
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Submit a request; its events. Every way into the service leads through here.
@@ -29,7 +37,9 @@ class Served:
         Raises:
             As `Engine.submit` does, at once.
         """
-        return self.engine.stream_async(request)
+        if self.observer is None:
+            return self.engine.stream_async(request)
+        return self.observer.stream(self.name, self.engine, request)
 
 
 class Models:
@@ -38,7 +48,14 @@ class Models:
     def __init__(self, served: Iterable[Served] = ()) -> None:
         self._served = {one.name: one for one in served}
         self._leaving: list[Succession] = []
+        self._observer: Observer | None = None
         self._loading = threading.Lock()
+
+    def observe(self, observer: Observer) -> None:
+        """Have every request of every model seen, from now on."""
+        with self._loading:
+            self._observer = observer
+            self._served = {name: replace(one, observer=observer) for name, one in self._served.items()}
 
     def find(self, name: str | None) -> Served:
         """The model of that name, or the first; RequestError if there is none."""
@@ -81,9 +98,13 @@ class Models:
                     if known and (known.artifact, known.created) == (place, int(artifact.record.finished.timestamp())):
                         served[name] = known
                         continue
+                    began = time.perf_counter()
                     begun.append(start(artifact.model, artifact.encoding, engine))
                     warm_up(begun[-1])
-                    served[name] = Served(name, int(artifact.record.finished.timestamp()), begun[-1], place)
+                    created = int(artifact.record.finished.timestamp())
+                    served[name] = Served(name, created, begun[-1], place, self._observer)
+                    seconds = round(time.perf_counter() - began, 3)
+                    logger.info("model loaded", extra=fields(model=name, artifact=place, seconds=seconds))
             except BaseException:
                 for one in begun:
                     one.close()
@@ -93,6 +114,8 @@ class Models:
             self._served = served
             for one in gone:
                 one.retire()
+            if gone:
+                logger.info("models replaced", extra=fields(models=list(served), gone=len(gone)))
 
     @property
     def healthy(self) -> bool:
