@@ -7,8 +7,9 @@ from fastapi import FastAPI, WebSocket
 from fastapi.responses import JSONResponse, Response
 
 from victorian.config import ServiceConfig
-from victorian.service.answers import answer_errors
+from victorian.service.answers import answer_errors, refusals
 from victorian.service.completions import completions
+from victorian.service.encoding import encoding
 from victorian.service.models import Models, Served
 from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList, error_body
 from victorian.service.socket import Conversation
@@ -19,6 +20,7 @@ def create_app(models: Models, config: ServiceConfig) -> FastAPI:
     app = FastAPI(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
     answer_errors(app)
     app.include_router(completions(models, config))
+    app.include_router(encoding(models))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -36,7 +38,7 @@ def create_app(models: Models, config: ServiceConfig) -> FastAPI:
     async def list_models() -> ModelList:
         return ModelList(data=[_card(served) for served in models.all()])
 
-    @app.get("/v1/models/{name:path}", responses={404: {"model": ErrorBody}})
+    @app.get("/v1/models/{name:path}", responses=refusals())
     async def model(name: str) -> ModelCard:
         return _card(models.find(name))
 
