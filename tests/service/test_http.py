@@ -245,8 +245,12 @@ def test_only_a_prompt_too_long_is_called_that(service: Service) -> None:
 
 
 def test_a_body_too_large_is_refused(service: Service) -> None:
-    answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": "x" * (1 << 20)})
-    assert answer.status_code == 413
+    body = json.dumps({"prompt": "x" * (1 << 20)}).encode()
+    for content in (body, iter([body])):  # of a length that is told before, and in chunks
+        headers = {"Content-Type": "application/json"}
+        answer = httpx2.post(f"{service.url}/v1/completions", content=content, headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 def hold(service: Service, body: dict[str, object]) -> socket.socket:

@@ -18,8 +18,13 @@ from victorian.service.choices import Choices, engine_requests, whole
 from victorian.service.models import Models
 from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
 
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "A `Completion` in JSON, an `ErrorBody`, or `[DONE]`"}},
+}
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
     **refusals(413, 429, 503, 504),
 }
 

@@ -8,16 +8,18 @@ from fastapi.responses import JSONResponse, Response
 
 from victorian.config import ServiceConfig
 from victorian.service.answers import answer_errors, refusals
+from victorian.service.bodies import BodyLimit
 from victorian.service.completions import completions
 from victorian.service.encoding import encoding
 from victorian.service.models import Models, Served
-from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList, error_body
+from victorian.service.protocol import ErrorBody, ModelCard, ModelList, error_body
 from victorian.service.socket import Conversation
 
 
 def create_app(models: Models, config: ServiceConfig) -> FastAPI:
     """The application for some models."""
-    app = FastAPI(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
+    app = FastAPI(title="Victorian", docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit)
     answer_errors(app)
     app.include_router(completions(models, config))
     app.include_router(encoding(models))

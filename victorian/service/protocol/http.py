@@ -89,7 +89,7 @@ class CompletionRequest(SamplingParameters):
     """Text after the completion: not served."""
     user: str | None = Field(None, max_length=500)
     """Accepted and without effect."""
-    deadline_seconds: float | None = Field(None, gt=0, le=86_400)
+    deadline_seconds: float | None = Field(None, ge=0.1, le=86_400)
     """What the request may take, waiting included; the service's own limit counts where it is shorter."""
 
     @model_validator(mode="before")
