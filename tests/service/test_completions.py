@@ -11,9 +11,10 @@ import pytest
 from openai.types import Completion
 from websockets.sync.client import connect
 
-from tests.running_service import Service
+from tests.running_service import Service, soon
 from tests.service.test_http import hold
 from tests.service.test_socket import read_to_end, send
+from victorian.config import SamplingParameters
 from victorian.engine.request import Completed, PromptEvent, TokenEvent
 from victorian.service.choices import choice_seed
 
@@ -132,8 +133,6 @@ def test_logprobs_are_the_engines_and_offsets_count_characters(client: openai.Op
     assert found.text_offset is not None
     assert choice.text.startswith(prompt)
 
-    from victorian.config import SamplingParameters
-
     request = service.engine.request(prompt, SamplingParameters(max_tokens=12, seed=4), logprobs=3, prompt_logprobs=3)
     events = list(service.engine.stream(request))
     assert isinstance(events[0], PromptEvent)
@@ -205,8 +204,6 @@ def test_choices_that_do_not_all_fit_are_all_refused(service: Service, stream: b
 @pytest.mark.parametrize("n", [2, 8])
 def test_a_client_that_leaves_stops_all_of_its_choices(service: Service, stream: bool, n: int) -> None:
     connection = hold(service, {"prompt": "It", "n": n, "max_tokens": 30_000, "stream": stream})
-    from tests.running_service import soon
-
     assert soon(lambda: service.engine.active == n)
     connection.close()
     assert service.idle()
@@ -285,8 +282,6 @@ def test_a_models_name_is_only_a_name(service: Service, name: str) -> None:
 
 
 def test_usage_counts_what_the_engine_counts(service: Service) -> None:
-    from victorian.config import SamplingParameters
-
     answer = ask(service, prompt="", max_tokens=5, seed=3).json()
     *_, end = service.engine.stream(service.engine.request("", SamplingParameters(max_tokens=5, seed=3)))
     assert isinstance(end, Completed)

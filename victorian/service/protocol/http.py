@@ -95,7 +95,9 @@ class CompletionRequest(SamplingParameters):
     @model_validator(mode="before")
     @classmethod
     def _drop_null(cls, value: Any) -> Any:
-        return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if item is not None or name not in cls.model_fields}
 
     def prompts(self) -> list[str | list[int]]:
         """Each prompt by itself."""
