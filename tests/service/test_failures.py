@@ -23,9 +23,10 @@ Wait = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture
-def engine(toy_artifact: Path) -> Iterator[Engine]:
+def engine(toy_artifact: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Keeps as many tokens for a reader as a test says."""
     artifact = read_artifact(str(toy_artifact))
-    with Engine(artifact.model, artifact.encoding, EngineConfig(max_unread=8)) as made:
+    with Engine(artifact.model, artifact.encoding, EngineConfig(max_unread=getattr(request, "param", 4096))) as made:
         yield made
 
 
@@ -70,6 +71,7 @@ def error(body: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("engine", [8], indirect=True)
 def test_a_reader_who_is_too_slow_is_told_so(app: FastAPI, engine: Engine) -> None:
     async def given_up() -> None:
         assert await asyncio.to_thread(soon, lambda: engine.active == 0)

@@ -116,8 +116,7 @@ class Choices:
                 for piece in writer.pieces(event):
                     yield piece
         finally:
-            self.cancel()  # a reader that has not begun would not
-            for reader in readers:
+            for reader in readers:  # all have begun by now, so leaving their streams cancels the requests
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
 
