@@ -39,6 +39,8 @@ hypothesis.settings.load_profile("same")
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every command that it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ROOT = Path(__file__).parents[1]
+
 TOY = Recipe(
     name="toy",
     model=ModelConfig(layers=2, channels=32, heads=2, context=64, vocabulary=576, dropout=0.1),
@@ -59,7 +61,7 @@ TOY = Recipe(
 
 
 FAMILIES = {
-    **dict.fromkeys(("test_jobs.py", "test_kills.py", "test_train_kills.py"), "head"),
+    **dict.fromkeys(("test_deploy.py", "test_jobs.py", "test_kills.py", "test_train_kills.py"), "head"),
     **dict.fromkeys(("test_prepare.py", "test_serve.py", "test_train.py", "test_checkpoints.py"), "ray_session"),
 }
 """Files whose tests share a cluster, which the process that has started it keeps."""

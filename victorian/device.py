@@ -4,10 +4,12 @@ Everything is a function called when a worker or an engine starts; nothing is de
 """
 
 import ctypes
+import math
 import os
 import platform
 import resource
 import sys
+from pathlib import Path
 from time import perf_counter
 
 import psutil
@@ -22,6 +24,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def pick_device() -> torch.device:
     """The accelerator that this process was given, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def use_device(device: torch.device) -> None:
+    """Make it the one that this thread means where none is named, which each thread has to be told."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -133,9 +141,14 @@ def keep_freed_memory(device: torch.device) -> None:
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPU cores that this process may use: those it may run on, or the share of time that its container has of them."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # "200000 100000" is two cores' time, "max 100000" no limit
+        most, period = quota.read_text().split()
+        return max(1, min(allowed, math.ceil(int(most) / int(period))))
+    except (OSError, ValueError):
+        return allowed
 
 
 def use_threads(count: int | None = None) -> int:

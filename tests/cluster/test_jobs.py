@@ -12,12 +12,11 @@ import httpx2
 import pytest
 
 from tests.cluster.conftest import BIN, Head
-from tests.conftest import TOY
+from tests.conftest import ROOT, TOY
 from tests.tokens.test_shards import contents
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--model.layers=2", "--model.channels=32", "--model.heads=2", "--model.context=64", "--model.vocabulary=576",
     "--tokens.ranks=512", "--tokens.tokens-per-shard=20000", "--training.steps=3", "--training.tokens-per-step=512",

@@ -126,11 +126,27 @@ def test_padding_rows_are_never_drawn(artifact: Artifact) -> None:
     assert max(tokens) < read.encoding.size
 
 
-def test_generation_goes_on_past_the_context(engine: Engine) -> None:
-    for keep in (0, 2, 20):
-        text, done = complete(engine, engine.request("It was", parameters(max_tokens=300, keep_tokens=keep)))
-        assert done.completion_tokens == 300
-        assert len(text) > 300
+@pytest.mark.parametrize("keep", [0, 5, 16, 32])
+@pytest.mark.parametrize("length", [3, 40, 64])
+def test_past_the_context_the_network_sees_what_was_said(
+    engine: Engine, artifact: Artifact, keep: int, length: int
+) -> None:
+    """The later half of the window, and what is kept of the beginning, read afresh in torch."""
+    model, context = artifact.model, engine.context
+    prompt = [(7 * i + keep) % 256 for i in range(length)]
+    sampling = parameters(max_tokens=150, min_tokens=150, keep_tokens=keep)
+    tokens, begin, kept = list(prompt), 0, min(keep, length)
+    for event in engine.stream(engine.request(prompt, sampling, logprobs=0)):
+        if not isinstance(event, TokenEvent):
+            break
+        if len(tokens) - begin + (kept if begin else 0) > context:
+            begin = len(tokens) - (context - kept) // 2
+        window = (tokens[:kept] if begin else []) + tokens[begin:]
+        with torch.no_grad():
+            logits = model(torch.tensor([window]))[0, -1, : engine.encoding.size]
+        assert event.logprob == pytest.approx(float(logits.log_softmax(0)[event.token]), abs=1e-3)
+        tokens.append(event.token)
+    assert len(tokens) == length + 150
 
 
 def test_an_empty_prompt_begins_a_book(engine: Engine) -> None:
@@ -142,12 +158,13 @@ def test_an_empty_prompt_begins_a_book(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
+        ("half a pair \ud800", "the prompt is no text: surrogates not allowed at character 12"),
         ([1] * 65, "the prompt has 65 tokens, the model sees 64"),
         ([513], "token ids must be from 0 to 512"),
         ([-1], "token ids"),
     ],
 )
-def test_prompts_that_cannot_be_are_refused(engine: Engine, prompt: list[int], reason: str) -> None:
+def test_prompts_that_cannot_be_are_refused(engine: Engine, prompt: str | list[int], reason: str) -> None:
     with pytest.raises(RequestError, match=reason) as caught:
         engine.request(prompt, parameters())
     assert caught.value.parameter == "prompt"
@@ -328,7 +345,8 @@ def test_async_streams_are_cancelled_with_their_task(engine: Engine) -> None:
 
 def test_bf16_says_nearly_what_fp32_says(artifact: Artifact, engine: Engine) -> None:
     with Engine(artifact.model, artifact.encoding, EngineConfig(max_running=1, precision="bf16")) as half:
-        text, done = complete(half, half.request("It was", parameters()))
-    assert done.completion_tokens == 20
-    assert text
+        events = [next(one.stream(one.request("It was", parameters(), prompt_logprobs=0))) for one in (half, engine)]
+    ours, theirs = ([score.logprob for score in event.scores[1:]] for event in events if isinstance(event, PromptEvent))
+    assert ours == pytest.approx(theirs, abs=0.05)
+    assert ours != theirs
     assert artifact.model.token_embedding.weight.dtype == torch.float32  # the caller's model is left as it was

@@ -1,12 +1,14 @@
 """A fault at every stage of a step: whoever caused it hears of it, and nobody is left waiting."""
 
 import asyncio
+import copy
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
@@ -106,7 +108,7 @@ def broken_rows(engine: Engine, broken: Callable[[str], bool]) -> Callable[..., 
     run = engine._forward.runner.run
 
     def wrapped(reads: list) -> object:  # type: ignore[type-arg]
-        logits, row = run(reads), 0
+        logits, row = run(reads).copy(), 0  # type: ignore[attr-defined]
         for read in reads:
             if broken(read.sequence.request.id):
                 logits[row : row + len(read.wanted), 5] = np.nan
@@ -222,3 +224,47 @@ def test_a_prompt_that_cannot_be_looked_up_fails_its_request_alone(
     assert [type(event) for event in events] == [Failed]
     events = list(engine.stream(engine.request("It was a night", SHORT, "good", prompt_logprobs=1)))
     assert isinstance(events[0], PromptEvent)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kernels"), [("fp32", "auto"), ("bf16", "auto"), ("int8", "auto"), ("fp32", "torch")]
+)
+def test_what_a_request_leaves_in_the_cache_harms_nobody(artifact: Artifact, precision: str, kernels: str) -> None:
+    """One position of the network is broken: texts that reach it fail, and those that get their blocks after do not."""
+    broken = copy.deepcopy(artifact.model)
+    with torch.no_grad():
+        broken.position_embedding.weight[8] = torch.nan
+    values = {"max_running": 2, "precision": precision, "kernels": kernels, "cache_tokens": 64}
+    with Engine(broken, artifact.encoding, EngineConfig.model_validate(values)) as engine:
+        two = SamplingParameters(max_tokens=2, seed=1, min_tokens=2)
+        for first in range(6):
+            with pytest.raises(ServiceError, match="no number"):
+                complete(engine, engine.request([first] * 12, two))
+            assert complete(engine, engine.request([first] * 3, two))[1].completion_tokens == 2
+            both = [engine.stream(engine.request([first] * length, two)) for length in (2, 4)]
+            assert all(isinstance(list(stream)[-1], Completed) for stream in both)
+        assert engine.healthy
+
+
+def test_a_stream_that_has_ended_cancels_nobody(engine: Engine) -> None:
+    first = engine.stream(engine.request("It", SHORT, "same"))
+    while isinstance(next(first), TokenEvent):
+        pass
+    second = begin(engine, "same")
+    first.close()  # type: ignore[attr-defined]
+    assert soon(lambda: len(second) > 20)
+    engine.cancel("same")
+
+
+def test_a_deadline_ends_a_request_wherever_it_is(engine: Engine) -> None:
+    running = list(engine.stream(engine.request("It", LONG, deadline_seconds=0.05)))
+    assert isinstance(running[0], TokenEvent)
+    others = [begin(engine, name) for name in "abcd"]
+    waiting = list(engine.stream(engine.request("It", SHORT, deadline_seconds=0.05)))
+    for end in (running[-1], waiting[-1]):
+        assert end == Failed("not done within the 0.05 s that it had", "deadline_exceeded")
+    assert len(waiting) == 1
+    for name in "abcd":
+        engine.cancel(name)
+    assert soon(lambda: engine.active == 0)
+    assert all(isinstance(events[-1], Completed) for events in others)

@@ -1,5 +1,6 @@
 """The kernels in machine code against the network in torch, and against themselves in other company."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,31 @@ def test_logits_are_those_of_the_network_in_torch(model: GPT, precision: Precisi
     assert error.max() < PRECISIONS[precision]
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_context_need_not_be_whole_blocks(precision: Precision) -> None:
+    odd = GPT(SHAPE.model_copy(update={"context": 100})).eval()
+    odd.initialize(0)
+    network = NativeNetwork(odd, precision, tokens=128, blocks=8, threads=2)
+    with torch.no_grad():
+        expected = odd(torch.tensor([IDS]))[0].numpy()
+    ours = read_whole(network)[:, : SHAPE.vocabulary]
+    network.close()
+    assert np.abs(ours - expected).max() < PRECISIONS[precision]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["final_norm.weight", "blocks.1.attention.query_key_value.weight"])
+def test_weights_that_are_no_numbers_are_not_hidden(model: GPT, precision: Precision, value: float, part: str) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.get_parameter(part).flatten()[7] = value
+    network = NativeNetwork(broken, precision, tokens=128, blocks=8, threads=1)
+    *_, good = network.select(read_whole(network)[:, : SHAPE.vocabulary], 5)
+    network.close()
+    assert not good.any()
+
+
 def test_a_token_gets_the_same_bits_alone_in_chunks_and_in_any_crowd(network: NativeNetwork) -> None:
     whole = read_whole(network)
     for place, token in enumerate(IDS):
@@ -99,10 +125,11 @@ def test_the_largest_are_found_as_torch_finds_them(network: NativeNetwork) -> No
     rows[2] = 1.0
     rows[3, 5:] = -np.inf
     rows[4, 17] = np.nan
+    rows[5, 18] = np.inf
     for count in (1, 16, 100, 320):
         ours, plain = network.select(rows[:, :320], count), select(rows, count)
-        assert ours[2].tolist() == plain[2].tolist() == [True] * 4 + [False] + [True] * 2
-        for row in (0, 1, 2, 3, 5, 6):
+        assert ours[2].tolist() == plain[2].tolist() == [True] * 4 + [False] * 2 + [True]
+        for row in (0, 1, 2, 3, 6):
             assert ours[0][row].tolist() == plain[0][row].tolist()
             assert ours[1][row].tolist() == plain[1][row].tolist()
 
@@ -121,7 +148,9 @@ def test_what_cannot_be_used_is_said_and_torch_takes_over(
         Engine(model, get_encoding(256), EngineConfig(precision="int8"))
 
 
-def test_a_compiler_that_fails_is_quoted(model: GPT, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_compiler_that_fails_is_quoted(
+    model: GPT, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("VICTORIAN_CACHE", str(tmp_path / "cache"))
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho 'no room on the device' >&2\nexit 1\n")
@@ -129,7 +158,25 @@ def test_a_compiler_that_fails_is_quoted(model: GPT, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(compilation.shutil, "which", lambda _: str(broken))
     with pytest.raises(ConfigError, match="could not compile the engine's kernels: no room on the device"):
         NativeNetwork(model, "fp32", 16, 8, 1)
+    with Engine(model, get_encoding(256), EngineConfig(max_running=1)) as engine:
+        assert "slower: " in caplog.text
+        assert "no room on the device" in caplog.text
+        assert engine.healthy
     assert not list((tmp_path / "cache" / "kernels").iterdir())
     (tmp_path / "cache" / "kernels").chmod(0o777)
     with pytest.raises(ConfigError, match="can be written by others: set VICTORIAN_CACHE"):
+        NativeNetwork(model, "fp32", 16, 8, 1)
+
+
+def test_a_cache_that_others_could_fill_is_refused(model: GPT, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    elsewhere, cache = tmp_path / "elsewhere", tmp_path / "cache"
+    for folder in (elsewhere, cache):
+        folder.mkdir()
+    monkeypatch.setenv("VICTORIAN_CACHE", str(cache))
+    (cache / "kernels").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="can be written by others"):
+        NativeNetwork(model, "fp32", 16, 8, 1)
+    (cache / "kernels").unlink()
+    cache.chmod(0o777)
+    with pytest.raises(ConfigError, match="can be written by others"):
         NativeNetwork(model, "fp32", 16, 8, 1)

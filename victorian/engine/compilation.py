@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from importlib import resources
@@ -15,7 +16,7 @@ import torch
 from victorian.config import ModelConfig, cache_settings
 from victorian.errors import ConfigError
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-march=native", "-std=c++20", "-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 300
 
 
@@ -39,14 +40,23 @@ def library() -> ctypes.CDLL:
     """The compiled kernels, from the cache or compiled now, which takes some seconds.
 
     Raises:
-        ConfigError: if the compiler fails, with what it said.
+        ConfigError: if the compiler fails, with what it said, or there is no place for what it makes.
     """
-    target = library_path()
-    if not target.exists():
-        _compile(target)
-    loaded = ctypes.CDLL(str(target))
+    try:
+        target = library_path()
+        try:
+            loaded = _load(target)
+        except OSError:  # not there yet, or cut off when the machine went down
+            _compile(target)
+            loaded = _load(target)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(f"the engine's kernels cannot be compiled here: {error}") from error
     loaded.victorian_new.restype = ctypes.c_void_p
     return loaded
+
+
+def _load(target: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(target))
 
 
 def library_path() -> Path:
@@ -59,13 +69,27 @@ def library_path() -> Path:
     assert program
     said = subprocess.run([program, "-march=native", "-Q", "--help=target"], capture_output=True, timeout=60)
     version = subprocess.run([program, "--version"], capture_output=True, timeout=60)
-    parts = [" ".join(FLAGS).encode(), said.stdout, version.stdout, *(file.read_bytes() for file in _sources())]
+    # What `native` means, also where a home is shared by machines and the compiler cannot say it.
+    abilities = repr(sorted(torch.cpu.get_capabilities().items())).encode()
+    parts = [
+        " ".join(FLAGS).encode(),
+        abilities,
+        said.stdout,
+        version.stdout,
+        *(file.read_bytes() for file in _sources()),
+    ]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
-    folder = cache_settings().folder / "kernels"
+    cache = cache_settings().folder
+    folder = cache / "kernels"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
+    if not (_ours_alone(cache.stat()) and _ours_alone(folder.lstat())):
         raise ConfigError(f"{folder} can be written by others: set VICTORIAN_CACHE to a folder of your own")
     return folder / f"{digest}.so"
+
+
+def _ours_alone(folder: os.stat_result) -> bool:
+    """Whether nobody else can put a file, or a link to one, into a folder."""
+    return stat.S_ISDIR(folder.st_mode) and folder.st_uid == os.getuid() and not folder.st_mode & 0o022
 
 
 def _compile(target: Path) -> None:
@@ -82,6 +106,8 @@ def _compile(target: Path) -> None:
             raise ConfigError(f"{program} did not compile the kernels in {COMPILE_SECONDS} s") from error
         if done.returncode:
             raise ConfigError(f"{program} could not compile the engine's kernels: {done.stderr.strip()[:2000]}")
+        with made.open("rb") as whole:
+            os.fsync(whole.fileno())
         made.replace(target)
 
 

@@ -124,7 +124,7 @@ class Batch:
 
 Select = Callable[[Floats, int], tuple[Floats, Ints, Bools]]
 """(rows, tokens) and k -> the k largest of each row from the largest down, equals in their order, where they stand, and
-whether all numbers of the row are numbers."""
+whether all of the row are numbers and the largest is finite."""
 Draw = Callable[[Floats, Batch], tuple[list[int], list[bool]]]
 """(rows, tokens), which are overwritten -> a token for each, and whether all numbers of the row are numbers."""
 
@@ -134,7 +134,7 @@ def select(rows: Floats, count: int) -> tuple[Floats, Ints, Bools]:
     largest = torch.from_numpy(rows).topk(count).values.numpy()
     # topk leaves the order of equals open; a stable sort of what is not below the least makes it that of the tokens.
     indices = np.empty((len(rows), count), np.int64)
-    good = np.atleast_1d(~np.isnan(rows).any(axis=1))
+    good = np.atleast_1d(~np.isnan(rows).any(axis=1) & (rows.max(axis=1) < np.inf))
     for row, values in enumerate(rows):
         if not good[row]:
             indices[row] = 0
@@ -193,8 +193,8 @@ def probabilities(logits: Floats, columns: Columns) -> Floats:
     scaled = (logits - logits[:, :1]) / columns.temperature
     weights = np.exp(np.where(np.arange(logits.shape[1]) < columns.top_k, scaled, np.float32(-np.inf)))
     weights /= weights.sum(axis=1, keepdims=True)
-    before = np.cumsum(weights, axis=1) - weights
-    kept = (before < columns.top_p) & (weights >= columns.min_p * weights[:, :1])
+    total = np.cumsum(weights, axis=1, dtype=np.float64)  # as float32 the sum would reach 1 before the last token
+    kept = (total - weights < columns.top_p * total[:, -1:]) & (weights >= columns.min_p * weights[:, :1])
     kept[:, 0] = True
     weights *= kept
     weights /= weights.sum(axis=1, keepdims=True)

@@ -11,7 +11,7 @@ import time
 import uuid
 
 from victorian.config import EngineConfig, SamplingParameters
-from victorian.device import pick_device, use_threads
+from victorian.device import pick_device, use_device, use_threads
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool
 from victorian.engine.forward import BrokenNetworkError, Forward, Outcome
 from victorian.engine.mailbox import SlowReaderError, Streams
@@ -49,7 +49,7 @@ class Engine(Streams):
         self.max_unread = config.max_unread
         self._config = config
         use_threads(config.threads)  # refused here, where the caller hears of it
-        device = pick_device()
+        self._device = device = pick_device()
         blocks = -(-(config.cache_tokens or config.max_running * self.context) // BLOCK_TOKENS)
         if blocks * BLOCK_TOKENS < self.context:
             raise ConfigError(f"a cache of {config.cache_tokens} tokens does not hold a window of {self.context}")
@@ -84,7 +84,10 @@ class Engine(Streams):
             RequestError: if the prompt is longer than the context or holds ids that the encoding has not, or if more
                 is asked for than is there.
         """
-        ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
+        try:
+            ids = [int(i) for i in self.encoding.encode(prompt)] if isinstance(prompt, str) else prompt
+        except UnicodeEncodeError as error:
+            raise RequestError(f"the prompt is no text: {error.reason} at character {error.start}", "prompt") from error
         request = Request(
             request_id or uuid.uuid4().hex,
             tuple(ids or [self.encoding.end_of_text]),
@@ -257,7 +260,8 @@ class Engine(Streams):
 
     def _work(self) -> None:
         try:
-            use_threads(self._config.threads)  # a setting of each thread
+            use_threads(self._config.threads)  # settings of each thread
+            use_device(self._device)
             while True:
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing or self._retiring or self._scheduler.has_work())

@@ -6,7 +6,7 @@ was.
 
 import logging
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from victorian.engine.request import Scored
 from victorian.engine.runner import Runner
@@ -20,8 +20,7 @@ class BrokenNetworkError(Exception):
     """The network serves nobody, whoever asks."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Of one read: tokens of the prompt that were looked up, and a token where one was drawn."""
 
     scores: tuple[Scored, ...]

@@ -48,17 +48,18 @@ class Mailbox:
             return self._events.popleft() if self._events else None
 
     def read(self, leave: Callable[[], None]) -> Iterator[Event]:
-        """Every event to the last; `leave` is called when the reader goes, before the end or after it."""
+        """Every event to the last; `leave` is called when the reader goes before that."""
+        ended = False
         try:
-            while True:
+            while not ended:
                 with self._come:
                     self._come.wait_for(lambda: bool(self._events))
                     event = self._events.popleft()
+                ended = not isinstance(event, PromptEvent | TokenEvent)
                 yield event
-                if not isinstance(event, PromptEvent | TokenEvent):
-                    return
         finally:
-            leave()
+            if not ended:
+                leave()
 
 
 class AsyncMailbox:
@@ -71,17 +72,18 @@ class AsyncMailbox:
         self.put = self._mailbox.put
 
     async def read(self, leave: Callable[[], None]) -> AsyncGenerator[Event, None]:
-        """Every event to the last; `leave` is called when the reader goes, before the end or after it."""
+        """Every event to the last; `leave` is called when the reader goes before that."""
+        ended = False
         try:
-            while True:
+            while not ended:
                 await self._come.wait()
                 self._come.clear()
-                while event := self._mailbox.take():
+                while not ended and (event := self._mailbox.take()):
+                    ended = not isinstance(event, PromptEvent | TokenEvent)
                     yield event
-                    if not isinstance(event, PromptEvent | TokenEvent):
-                        return
         finally:
-            leave()
+            if not ended:
+                leave()
 
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
@@ -118,6 +120,8 @@ class Streams(ABC):
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Submit a request; its events, for callers with a thread. Leaving the iteration cancels the request.
+
+        An iteration that never begins cannot be left: whoever drops it must `cancel`.
 
         Raises:
             As `submit` does, at once and not only when the iteration begins.

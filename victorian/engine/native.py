@@ -130,6 +130,7 @@ class NativeNetwork:
             rows.strides[0] // 4,
             rows.shape[1],
             CANDIDATES,
+            rows.ctypes.data == self._logits.ctypes.data and not batch.columns.biased,
             *(ctypes.c_void_p(array.ctypes.data) for array in arrays),
         )
         drawn = tokens.tolist()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from victorian.config import EngineConfig
-from victorian.device import DTYPES, cores
+from victorian.device import DTYPES, cores, use_device
 from victorian.engine.blocks import BLOCK_TOKENS
 from victorian.engine.compilation import why_not
 from victorian.engine.decoding import Decoding
@@ -50,11 +50,17 @@ def new_runner(model: GPT, config: EngineConfig, blocks: int, tokens: int, devic
     """
     reason = "an accelerator has kernels of its own" if device.type != "cpu" else why_not(model.config)
     if reason is None and config.kernels != "torch":
-        return NativeRunner(model, config, blocks, tokens)
+        try:
+            return NativeRunner(model, config, blocks, tokens)
+        except ConfigError as error:
+            reason = str(error)
     if config.kernels == "native":
         raise ConfigError(f"the engine's own kernels cannot be used: {reason}")
     if config.batch_invariant:
         raise ConfigError(f"only the engine's own kernels are batch invariant: {reason or 'torch was asked for'}")
+    if config.precision == "int8":
+        why = reason or "torch was asked for"
+        raise ConfigError(f"int8 needs the engine's own kernels, take bf16 or fp32: {why}")
     if reason and device.type == "cpu":
         logger.warning("the network runs in plain torch, which is slower: %s", reason)
     return TorchRunner(model, config, blocks, tokens, device)
@@ -88,20 +94,20 @@ class NativeRunner:
             ids += read.tokens
             places += range(read.start, read.stop)
             starts.append(len(ids))
-        return self._network.step(ids, places, starts, tables(reads), rows)[:, : self._tokens]
+        return self._network.step(ids, places, starts, tables(reads, 0), rows)[:, : self._tokens]
 
 
 class TorchRunner:
     """The network as it is, on any device: prompts one after the other, next tokens as one batch."""
 
     def __init__(self, model: GPT, config: EngineConfig, blocks: int, tokens: int, device: torch.device) -> None:
-        if config.precision == "int8":
-            raise ConfigError("int8 needs the engine's own kernels, which cannot be used here: take bf16 or fp32")
         dtype = DTYPES[config.precision]
         self._model = copy.deepcopy(model).to(device=device, dtype=dtype).eval().requires_grad_(False)
         self._cache = self._model.new_cache((blocks + 1) * BLOCK_TOKENS)  # one that `Decoding` fills rows up with
         self._tokens = tokens
         self._device = device
+        self._spare = blocks
+        use_device(device)
         record = device.type == "cuda"
         self._decoding = Decoding(self._model, self._cache, config.max_running, record) if record else None
 
@@ -132,7 +138,8 @@ class TorchRunner:
         """What the network makes of some reads of as many tokens: (reads, tokens, channels)."""
         ids = torch.tensor([read.tokens for read in group], device=self._device)
         positions = torch.tensor([list(range(read.start, read.stop)) for read in group], device=self._device)
-        blocks = torch.from_numpy(tables(group)).long()
+        self._clear(group)
+        blocks = torch.from_numpy(tables(group, self._spare)).long()
         slots = (blocks[:, :, None] * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)).flatten(1)
         longest = max(read.stop for read in group)
         slots = slots[:, :longest].to(self._device)
@@ -140,9 +147,21 @@ class TorchRunner:
             return self._decoding.hidden(ids, positions, slots)[:, None]
         return self._model.hidden(ids, CacheView(self._cache, positions, slots))
 
+    def _clear(self, group: Items[Read]) -> None:
+        """Wipe blocks that are begun: what an earlier owner left there may be no numbers, which no weight hides."""
+        begun = [
+            read.sequence.blocks[place // BLOCK_TOKENS]
+            for read in group
+            for place in range(-(-read.start // BLOCK_TOKENS) * BLOCK_TOKENS, read.stop, BLOCK_TOKENS)
+        ]
+        if begun:
+            slots = (torch.tensor(begun)[:, None] * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)).flatten()
+            for held in (self._cache.keys, self._cache.values):
+                held.index_fill_(1, slots.to(self._device), 0)
 
-def tables(reads: Items[Read]) -> Ints:
-    """The blocks of each read's sequence, filled up with the first: int32 (reads, most blocks)."""
+
+def tables(reads: Items[Read], spare: int) -> Ints:
+    """The blocks of each read's sequence, filled up with a spare one: int32 (reads, most blocks)."""
     longest = max(len(read.sequence.blocks) for read in reads)
-    rows = [read.sequence.blocks + [0] * (longest - len(read.sequence.blocks)) for read in reads]
+    rows = [read.sequence.blocks + [spare] * (longest - len(read.sequence.blocks)) for read in reads]
     return np.asarray(rows, np.int32)

@@ -41,11 +41,11 @@ template <typename Kind> struct Block {
 // What one thread needs for its queries: scores of all keys, and queries and weights as products take them.
 template <typename Kind> struct AttentionSpace {
     explicit AttentionSpace(int context)
-        : keys(context + kBlock), scores(new_buffer<float>(static_cast<size_t>(kQueries) * keys)),
+        : keys((context + 2 * kBlock - 1) / kBlock * kBlock), scores(new_buffer<float>(static_cast<size_t>(kQueries) * keys)),
           weights(new_buffer<typename Kind::Input>(static_cast<size_t>(kQueries) * keys)),
           queries(new_buffer<typename Kind::Input>(kQueries * kHead)) {}
 
-    int keys;
+    int keys;  // from one query's numbers to the next one's: whole blocks, which vectors are aligned to
     Buffer<float> scores;
     Buffer<typename Kind::Input> weights;
     Buffer<typename Kind::Input> queries;

@@ -19,8 +19,10 @@ struct Seen {
     int64_t length;
 };
 
+inline bool penalises(const Parameters &p) { return p.repetition != 1.0f || p.presence != 0.0f || p.frequency != 0.0f; }
+
 inline void penalise(float *row, const Parameters &p, const Seen &seen) {
-    if (p.repetition == 1.0f && p.presence == 0.0f && p.frequency == 0.0f) return;
+    for (int64_t i = 0; i < seen.length; ++i) ask_for(row, seen.ids[i] / kPiece);
     for (int64_t i = 0; i < seen.length; ++i) {
         float &logit = row[seen.ids[i]];
         logit = logit > 0 ? logit / p.repetition : logit * p.repetition;
@@ -56,13 +58,26 @@ inline int choose(float *values, int count, const Parameters &p, double uniform)
 }
 
 // Where a token was drawn from a row, which is overwritten; -1 if one of its numbers is none. `candidates` of the likeliest
-// are enough for a top-k or a temperature of 0.
-inline int32_t draw_token(float *row, int length, int candidates, const Parameters &p, const Seen &seen, double uniform) {
-    penalise(row, p, seen);
-    if (p.banned >= 0) row[static_cast<int>(p.banned)] = -std::numeric_limits<float>::infinity();
+// are enough for a top-k or a temperature of 0. `peaks` are those of the row as it comes, or null where nobody knows them.
+inline int32_t draw_token(
+    float *row, int length, int candidates, const Parameters &p, const Seen &seen, double uniform, float *peaks) {
+    const int banned = static_cast<int>(p.banned);
+    if (penalises(p)) penalise(row, p, seen);
+    if (banned >= 0) row[banned] = -std::numeric_limits<float>::infinity();
+    std::vector<float> found;
+    if (!peaks) {
+        found = find_peaks(row, length);
+        peaks = found.data();
+    } else {  // they knew nothing of penalties, nor of where the tokens end and the padding begins
+        const auto renew = [&](int token) { peaks[token / kPiece] = peak_of(row, length, token / kPiece); };
+        if (penalises(p))
+            for (int64_t i = 0; i < seen.length; ++i) renew(seen.ids[i]);
+        if (banned >= 0) renew(banned);
+        renew(length - 1);
+    }
     const int wanted = p.temperature == 0.0f || std::isfinite(p.top_k) ? std::min(candidates, length) : length;
     std::vector<float> values(wanted);
     std::vector<int32_t> indices(wanted);
-    if (!select_largest(row, length, wanted, values.data(), indices.data())) return -1;
+    if (!select_largest(row, length, wanted, peaks, values.data(), indices.data())) return -1;
     return indices[choose(values.data(), wanted, p, uniform)];
 }

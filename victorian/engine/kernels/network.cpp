@@ -22,6 +22,21 @@ struct Step {
     float *logits;        // (wanted, outputs of the head)
 };
 
+// What the head says, with the peaks of its pieces while these are still at hand.
+struct ToLogits {
+    float *logits, *peaks;
+    int vocabulary;
+
+    void operator()(int row, int output, Float16 y) const { _mm512_storeu_ps(at(row) + output, y); }
+
+    void done(int row, int panel) const {
+        peaks[static_cast<size_t>(row) * pieces_of(vocabulary) + panel] = peak_of(at(row), vocabulary, panel);
+    }
+
+    float *at(int row) const { return logits + static_cast<size_t>(row) * pieces_of(vocabulary) * kPanel; }
+};
+static_assert(kPiece == kPanel);
+
 struct Selection {
     const float *rows;  // `stride` floats apart
     int count, stride, length, wanted;
@@ -33,6 +48,7 @@ struct Selection {
 struct Drawing {
     float *rows;  // `stride` floats apart
     int count, stride, length, candidates;
+    bool untouched;  // the rows are those of the last step, as it left them
     const Parameters *parameters;  // (count)
     const Seen *seen;              // (count)
     const double *uniforms;        // (count)
@@ -86,6 +102,7 @@ template <typename Kind> class Gpt : public Network {
           residual_(floats(1)), mixed_(floats(3)), wide_(floats(4)), normed_(new_buffer<float>(static_cast<size_t>(shape.threads) * 4 * shape.channels)),
           inputs_(new_buffer<typename Kind::Input>(static_cast<size_t>(shape.tokens) * 4 * shape.channels)),
           scales_(new_buffer<float>(shape.tokens)),
+          peaks_(new_buffer<float>(static_cast<size_t>(shape.tokens) * pieces_of(shape.vocabulary))),
           cache_(new_buffer<Number>(
               static_cast<size_t>(shape.layers) * shape.blocks * shape.heads * Block<Cache>::size(head_channels_))),
           counters_(new std::atomic<int>[static_cast<size_t>(shape.layers) * 5 + 1]), pool_(shape.threads) {
@@ -123,7 +140,7 @@ template <typename Kind> class Gpt : public Network {
         for_rows(s.count, [&](int row) {
             s.good[row] = select_largest(
                 s.rows + static_cast<size_t>(row) * s.stride, s.length, s.wanted,
-                s.values + static_cast<size_t>(row) * s.wanted, s.indices + static_cast<size_t>(row) * s.wanted);
+                find_peaks(s.rows + static_cast<size_t>(row) * s.stride, s.length).data(), s.values + static_cast<size_t>(row) * s.wanted, s.indices + static_cast<size_t>(row) * s.wanted);
         });
     }
 
@@ -131,7 +148,7 @@ template <typename Kind> class Gpt : public Network {
         for_rows(d.count, [&](int row) {
             d.tokens[row] = draw_token(
                 d.rows + static_cast<size_t>(row) * d.stride, d.length, d.candidates, d.parameters[row], d.seen[row],
-                d.uniforms[row]);
+                d.uniforms[row], d.untouched ? peaks_.get() + static_cast<size_t>(row) * pieces_of(s_.vocabulary) : nullptr);
         });
     }
 
@@ -168,11 +185,8 @@ template <typename Kind> class Gpt : public Network {
         for (int index = thread; index < step.wanted; index += s_.threads)
             take_normed(final_norm_, step.rows[index], index, thread);
         pool_.barrier();
-        const int stride = head_.panels() * kPanel;
         multiply(head_, inputs(c), step.wanted, counters_[static_cast<size_t>(s_.layers) * 5],
-                 [&](int row, int output, Float16 y) {
-                     _mm512_storeu_ps(step.logits + static_cast<size_t>(row) * stride + output, y);
-                 });
+                 ToLogits{step.logits, peaks_.get(), s_.vocabulary});
     }
 
     void run_layer(const Step &step, int index, int thread) {
@@ -226,6 +240,8 @@ template <typename Kind> class Gpt : public Network {
             for (int row = begin; row < end; ++row) {
                 const float *key = mixed_.get() + row * stride + c + static_cast<size_t>(head) * d;
                 const int place = step.places[row];
+                // A weight of zero makes nothing of a number, but not of what an earlier owner left that is no number.
+                if (place % kBlock == 0) std::memset(blocks(place / kBlock), 0, block * sizeof(Number));
                 Block<Cache>::write(blocks(place / kBlock), d, place % kBlock, key, key + c);
             }
             for (int row = begin; row < end;) {
@@ -259,6 +275,7 @@ template <typename Kind> class Gpt : public Network {
     Buffer<float> positions_, residual_, mixed_, wide_, normed_;
     Buffer<typename Kind::Input> inputs_;
     Buffer<float> scales_;
+    Buffer<float> peaks_;  // of the pieces of the rows of logits
     Buffer<Number> cache_;
     std::unique_ptr<std::atomic<int>[]> counters_;
     std::vector<std::unique_ptr<Layer>> layers_;
@@ -304,10 +321,10 @@ void victorian_select(
 }
 
 void victorian_draw(
-    void *network, float *rows, int count, int stride, int length, int candidates, const void *parameters,
+    void *network, float *rows, int count, int stride, int length, int candidates, int untouched, const void *parameters,
     const void *seen, const double *uniforms, int32_t *tokens) {
     static_cast<Network *>(network)->draw(
-        {rows, count, stride, length, candidates, static_cast<const Parameters *>(parameters),
+        {rows, count, stride, length, candidates, untouched != 0, static_cast<const Parameters *>(parameters),
          static_cast<const Seen *>(seen), uniforms, tokens});
 }
 }

@@ -105,11 +105,16 @@ template <typename Kind> class Matrix {
             if (bias) bias_[output] = bias[output];
             if constexpr (std::is_same_v<Kind, Int8>) {
                 float largest = 0.0f;
-                for (int k = 0; k < inputs_; ++k) largest = std::max(largest, std::fabs(row[k]));
-                const float scale = largest > 0 ? largest / 127.0f : 1.0f;
+                bool finite = true;
+                for (int k = 0; k < inputs_; ++k) {
+                    largest = std::max(largest, std::fabs(row[k]));
+                    finite = finite && std::isfinite(row[k]);
+                }
+                // Integers have no way to say that they are no number: the scale says it for them.
+                const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : largest > 0 ? largest / 127.0f : 1.0f;
                 int32_t sum = 0;
                 for (int k = 0; k < inputs_; ++k) {
-                    const int value = static_cast<int>(std::nearbyint(row[k] / scale));
+                    const int value = finite ? static_cast<int>(std::nearbyint(row[k] / scale)) : 0;
                     weights_[place(output, k)] = static_cast<int8_t>(value);
                     sum += value;
                 }
@@ -168,11 +173,16 @@ template <typename Kind> struct Rows {
     void set(int index, const float *source, int count) const {
         typename Kind::Input *target = values + static_cast<size_t>(index) * stride;
         if constexpr (std::is_same_v<Kind, Int8>) {
+            const Float16 infinite = _mm512_set1_ps(std::numeric_limits<float>::infinity());
             Float16 largest = _mm512_setzero_ps();
-            for (int k = 0; k < count; k += kLanes)
-                largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(source + k)));
+            __mmask16 bad = 0;
+            for (int k = 0; k < count; k += kLanes) {
+                const Float16 sizes = _mm512_abs_ps(_mm512_loadu_ps(source + k));
+                bad |= _mm512_cmp_ps_mask(sizes, infinite, _CMP_NLT_UQ);
+                largest = _mm512_max_ps(largest, sizes);
+            }
             const float most = _mm512_reduce_max_ps(largest);
-            const float scale = most > 0 ? most / 127.0f : 1.0f;
+            const float scale = bad ? std::numeric_limits<float>::quiet_NaN() : most > 0 ? most / 127.0f : 1.0f;
             const Float16 factor = _mm512_set1_ps(1.0f / scale);
             for (int k = 0; k < count; k += kLanes) {
                 const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(source + k), factor));
@@ -220,6 +230,7 @@ inline void multiply_tile(
             }
             finish(first + r, output, y);
         }
+        if constexpr (requires { finish.done(0, 0); }) finish.done(first + r, panel);
     }
 }
 

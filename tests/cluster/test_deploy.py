@@ -1,0 +1,185 @@
+"""`serve deploy` and `serve status` on a running cluster: models that change while readers read."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.cluster.conftest import Head
+from tests.conftest import ROOT, TOY, train_plainly
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+LONG = {"prompt": "It was", "max_tokens": 12_000, "seed": 3}
+PRETRAINED = {"artifact": "pretrained", "name": "pretrained"}
+SHORT = {"prompt": "It was", "max_tokens": 20, "seed": 3}
+
+
+@dataclass
+class Deployed:
+    """The shipped configuration on the cluster, with a few lines changed."""
+
+    head: Head
+    url: str
+    file: Path
+    config: dict[str, Any]
+
+    def deploy(self, models: list[dict[str, str]], **deployment: Any) -> None:
+        self.config["applications"][0]["deployments"][0] |= {"user_config": {"models": models}, **deployment}
+        self.file.write_text(yaml.safe_dump(self.config))
+        done = self.head.run("serve", "deploy", "--address", self.head.dashboard, str(self.file), cwd=self.head.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def status(self) -> dict[str, Any]:
+        """What `serve status` shows, from where it has it: the command takes seconds to begin."""
+        token = Path(self.head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = httpx2.get(f"{self.head.dashboard}/api/serve/applications/", headers=headers, timeout=10)
+        found: dict[str, Any] = answer.json()["applications"]["victorian"]
+        return found
+
+    def replicas(self, state: str | None = None) -> int:
+        deployments = self.status()["deployments"]
+        found = [one["state"] for one in deployments.get("Victorian", {"replicas": []})["replicas"]]
+        return len(found) if state is None else found.count(state)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.status()
+            time.sleep(0.3)
+
+    def running(self) -> bool:
+        return bool(self.status()["status"] == "RUNNING")
+
+    def models(self) -> list[str]:
+        try:
+            answer = httpx2.get(f"{self.url}/v1/models", timeout=5)
+        except httpx2.HTTPError:
+            return []
+        return [card["id"] for card in answer.json()["data"]] if answer.status_code == 200 else []
+
+    def complete(self, **body: Any) -> str:
+        answer = httpx2.post(f"{self.url}/v1/completions", json=SHORT | body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["choices"][0]["text"])
+
+
+@dataclass
+class Reader:
+    """Somebody in the middle of a stream."""
+
+    url: str
+    text: str = ""
+    reason: str | None = None
+    done: bool = False
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        assert self.begun.wait(60)
+
+    def _read(self) -> None:
+        with httpx2.stream("POST", f"{self.url}/v1/completions", json=LONG | {"stream": True}, timeout=120) as answer:
+            for line in answer.iter_lines():
+                data = line.removeprefix("data: ")
+                if data == "[DONE]":
+                    self.done = True
+                elif data:
+                    choice = json.loads(data)["choices"][0]
+                    self.text += choice["text"]
+                    self.reason = choice["finish_reason"]
+                    self.begun.set()
+
+    def end(self) -> None:
+        self._thread.join(timeout=120)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def other_artifact(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of other weights than `toy_artifact`."""
+    training = TOY.training.model_copy(update={"seed": 7})
+    recipe = TOY.model_copy(update={"training": training})
+    return train_plainly(recipe, toy_data, tmp_path_factory.mktemp("runs") / "other")
+
+
+@pytest.fixture(scope="module")
+def deployed(head: Head, free_port: Callable[[], int]) -> Iterator[Deployed]:
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    port = free_port()
+    config["http_options"]["port"] = port
+    yield Deployed(head, f"http://127.0.0.1:{port}", head.folder / "deployed.yaml", config)
+    head.run("serve", "shutdown", "--yes", "--address", head.dashboard, cwd=head.folder)
+
+
+@pytest.fixture
+def readers(deployed: Deployed) -> list[Reader]:
+    """Two in the same long text of the package's own model, one a little behind the other."""
+    if deployed.models() != ["pretrained"]:
+        deployed.deploy([PRETRAINED])
+        deployed.until(lambda: deployed.running() and deployed.models() == ["pretrained"])
+    return [Reader(deployed.url), Reader(deployed.url)]
+
+
+def end(readers: list[Reader]) -> None:
+    """Both had the whole text. Had the weights changed under them, they would have at another place of it."""
+    for reader in readers:
+        reader.end()
+        assert (reader.done, reader.reason) == (True, "length")
+    assert readers[0].text == readers[1].text
+
+
+def test_a_replica_that_is_replaced_lets_its_streams_finish(deployed: Deployed, readers: list[Reader]) -> None:
+    deployed.config["applications"][0]["args"]["engine"]["max_running"] = 5  # what a replica cannot change as it runs
+    deployed.deploy([PRETRAINED])
+    deployed.until(lambda: deployed.replicas("STOPPING") == 1)
+    assert not any(reader.done for reader in readers), "the streams are too short for this test"
+    deployed.until(lambda: bool(deployed.complete()))
+    end(readers)
+    deployed.until(deployed.running)
+    said = deployed.head.run("serve", "status", "--address", deployed.head.dashboard, cwd=deployed.head.folder)
+    assert yaml.safe_load(said.stdout)["applications"]["victorian"]["status"] == "RUNNING", said.stderr
+
+
+def test_models_change_and_no_stream_is_dropped(
+    deployed: Deployed, readers: list[Reader], toy_artifact: Path, other_artifact: Path
+) -> None:
+    deployed.deploy([{"artifact": str(toy_artifact)}, {"artifact": str(other_artifact), "name": "second"}])
+    deployed.until(lambda: deployed.models() == ["toy", "second"])
+    assert not any(reader.done for reader in readers), "the streams are too short for this test"
+    first, second = deployed.complete(), deployed.complete(model="second")
+    assert first == deployed.complete(model="toy")
+    assert first != second
+    answer = httpx2.post(f"{deployed.url}/v1/completions", json=SHORT | {"model": "pretrained"})
+    assert answer.status_code == 404
+    assert "this service has toy, second" in answer.json()["error"]["message"]
+    end(readers)
+
+
+def test_a_model_that_is_not_there_is_told_and_changes_nothing(deployed: Deployed, tmp_path: Path) -> None:
+    before, text = deployed.models(), deployed.complete()
+    deployed.deploy([{"artifact": str(tmp_path)}])
+    deployed.until(lambda: "no trained model in" in str(deployed.status()))
+    assert deployed.models() == before
+    assert deployed.complete() == text
+
+
+def test_replicas_come_with_readers_and_go_to_none(deployed: Deployed, toy_artifact: Path) -> None:
+    autoscaling = {
+        "min_replicas": 0, "max_replicas": 2, "target_ongoing_requests": 1,
+        "upscale_delay_s": 0.5, "downscale_delay_s": 1, "downscale_to_zero_delay_s": 1,
+    }  # fmt: skip
+    deployed.config["applications"][0]["deployments"][0].pop("num_replicas", None)
+    deployed.deploy([{"artifact": str(toy_artifact)}], autoscaling_config=autoscaling)
+    deployed.until(lambda: deployed.replicas() == 0)
+    assert deployed.complete(max_tokens=5)  # waits for a replica, and is answered
+    deployed.until(lambda: deployed.replicas() == 0)
