@@ -62,7 +62,9 @@ TOY = Recipe(
 
 FAMILIES = {
     **dict.fromkeys(("test_deploy.py", "test_jobs.py", "test_kills.py", "test_train_kills.py"), "head"),
-    **dict.fromkeys(("test_prepare.py", "test_serve.py", "test_train.py", "test_checkpoints.py"), "ray_session"),
+    **dict.fromkeys(
+        ("test_prepare.py", "test_serve.py", "test_doors.py", "test_train.py", "test_checkpoints.py"), "ray_session"
+    ),
 }
 """Files whose tests share a cluster, which the process that has started it keeps."""
 

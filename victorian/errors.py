@@ -12,7 +12,8 @@
     │   └── StoppedError      ... because it was told to stop; it can be gone on with
     ├── ArtifactError     a model directory that is missing, corrupt or of another vocabulary
     ├── RequestError      a generation request that cannot be served as asked
-    │   └── OverloadedError   ... now; later it can
+    │   ├── OverloadedError   ... now; later it can
+    │   └── AuthenticationError   ... by whoever asked
     └── ServiceError      a service that cannot start, cannot be reached, or broke off
 
 A message says what was expected, what came, and what to do. The command line prints it as one line.
@@ -86,7 +87,11 @@ class RequestError(VictorianError, ValueError):
 
 
 class OverloadedError(RequestError):
-    """The queue is full: the same request may succeed later."""
+    """The queue is full, or a key has used up its minute: the same request may succeed later."""
+
+
+class AuthenticationError(RequestError):
+    """The service asks for a key, does not know this one, or does not let it do this."""
 
 
 class ServiceError(VictorianError, RuntimeError):

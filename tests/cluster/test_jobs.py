@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster.conftest import BIN, Head
 from tests.conftest import ROOT, TOY
+from tests.running_service import soon
 from tests.tokens.test_shards import contents
 
 pytestmark = pytest.mark.cluster
@@ -85,6 +86,29 @@ def test_serve_run_serves_the_newest_artifact(
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
+
+
+def test_serve_run_lets_no_other_machine_in_without_keys(
+    head: Head, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    config = head.folder / "open.yaml"
+    text = (ROOT / "serve_config.yaml").read_text().replace("port: 8000", f"port: {free_port()}")
+    config.write_text(text.replace("host: 127.0.0.1", "host: 0.0.0.0"))
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(BIN / "serve"), "run", str(config)],
+            cwd=head.folder,
+            env=head.environment,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            refusal = "at 0.0.0.0 other machines reach this service and nothing asks them for a key"
+            assert soon(lambda: refusal in log.read_text(), 90), log.read_text()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
 
 
 def ask_when_ready(url: str, process: subprocess.Popen[bytes], log) -> dict:  # type: ignore[no-untyped-def,type-arg]

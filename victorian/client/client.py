@@ -17,12 +17,13 @@ import websockets.exceptions
 import websockets.sync.client
 from pydantic import ValidationError
 
-from victorian.config import SamplingParameters, first_problem, service_url
-from victorian.errors import OverloadedError, RequestError, ServiceError
+from victorian.config import SamplingParameters, client_key, first_problem, service_url
+from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError
 from victorian.service.protocol import (
     Cancel,
     Complete,
     Connected,
+    ErrorBody,
     ErrorMessage,
     Generate,
     ModelList,
@@ -47,7 +48,13 @@ class Stream:
     """
 
     def __init__(
-        self, url: str, prompt: str, parameters: SamplingParameters, timeout: float, tick: float | None
+        self,
+        url: str,
+        prompt: str,
+        parameters: SamplingParameters,
+        timeout: float,
+        tick: float | None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         self.complete: Complete | None = None
         self.closed = False
@@ -62,7 +69,11 @@ class Stream:
         try:
             # Prompts and texts are small; compressing a message a token costs more than it saves.
             connecting = websockets.sync.client.connect(
-                url, open_timeout=OPEN_SECONDS, close_timeout=CLOSE_SECONDS, compression=None
+                url,
+                open_timeout=OPEN_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                compression=None,
+                additional_headers=headers,
             )
             self._socket = self._open.enter_context(connecting)
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
@@ -126,6 +137,8 @@ class Stream:
             message = self._receive(self._timeout)
         except TimeoutError as error:
             raise ServiceError(f"the service sent no greeting for {self._timeout:g} seconds") from error
+        if isinstance(message, ErrorMessage):
+            raise _error(message)
         if not isinstance(message, Connected):
             raise ServiceError(f"expected a greeting, got {message.type!r}; is it a Victorian service?")
         return message
@@ -143,14 +156,16 @@ class Stream:
 class Client:
     """A service at an address; by default VICTORIAN_URL, else this machine's port 8000."""
 
-    def __init__(self, url: str | None = None, timeout: float = 60.0) -> None:
+    def __init__(self, url: str | None = None, timeout: float = 60.0, key: str | None = None) -> None:
         """A client for the service at `url`.
 
         Args:
             timeout: seconds of silence that are borne once an answer has begun.
+            key: API key that is sent with every request; by default VICTORIAN_API_KEY, if that is set.
 
         Raises:
             ServiceError: if `url` is not an address.
+            AuthenticationError: if no key can be `key`.
         """
         self.url = (url or service_url()).rstrip("/")
         try:
@@ -161,7 +176,8 @@ class Client:
         if not usable:
             raise ServiceError(f"expected an address like http://127.0.0.1:8000, got {self.url!r}")
         self._timeout = timeout
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        self._headers = _authorization(key or client_key())
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout, headers=self._headers)
         self._streams: list[Stream] = []
 
     def stream(self, prompt: str, parameters: SamplingParameters | None = None, tick: float | None = None) -> Stream:
@@ -175,14 +191,23 @@ class Client:
             ServiceError: if no service answers.
         """
         address = "ws" + self.url.removeprefix("http") + "/v1/stream"
-        stream = Stream(address, prompt, parameters or SamplingParameters(), self._timeout, tick)
+        stream = Stream(address, prompt, parameters or SamplingParameters(), self._timeout, tick, self._headers)
         self._streams = [open for open in self._streams if not open.closed] + [stream]
         return stream
 
     def models(self) -> list[str]:
-        """Names of the models that are served; ServiceError if no service answers."""
+        """Names of the models that are served.
+
+        Raises:
+            AuthenticationError: if the service wants another key; OverloadedError if this one has used up its minute.
+            ServiceError: if no service answers.
+        """
         try:
-            answer = self._http.get("/v1/models").raise_for_status()
+            answer = self._http.get("/v1/models")
+            if answer.status_code in (401, 403, 429):
+                message = ErrorBody.model_validate_json(answer.content).error.message
+                raise OverloadedError(message) if answer.status_code == 429 else AuthenticationError(message)
+            answer.raise_for_status()
             return [card.id for card in ModelList.model_validate_json(answer.content).data]
         except (httpx2.HTTPError, ValidationError) as error:
             raise ServiceError(f"no service answers at {self.url}: {error}") from error
@@ -209,9 +234,20 @@ class Client:
         self.close()
 
 
+def _authorization(key: str | None) -> dict[str, str]:
+    """The header that carries a key, or none; AuthenticationError where a key would break it."""
+    if key is None:
+        return {}
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise AuthenticationError("the API key holds characters that no key has: is it whole, and nothing but the key?")
+    return {"Authorization": f"Bearer {key}"}
+
+
 def _error(message: ErrorMessage) -> Exception:
     match message.code:
-        case "overloaded":
+        case "unauthorized":
+            return AuthenticationError(message.message)
+        case "overloaded" | "rate_limit":
             return OverloadedError(message.message)
         case "invalid_request" | "invalid_message":
             return RequestError(message.message)

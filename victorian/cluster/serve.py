@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from victorian.artifact import find_artifact
+from victorian.cluster.doors import proxy_host, require_closed_doors, with_absolute_paths
 from victorian.config import ModelsConfig, ServiceConfig
 from victorian.service.ingress import create_app
 from victorian.service.models import Models
@@ -38,6 +39,7 @@ class Deployment:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._config = ServiceConfig.model_validate(arguments)
+        require_closed_doors(self._config, proxy_host())
         self._models = Models()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -64,6 +66,7 @@ class Deployment:
 
 def build_app(arguments: ServiceConfig) -> serve.Application:
     """The application for `serve run`; which models it serves is the deployment's `user_config`."""
+    require_closed_doors(arguments, proxy_host())  # each replica looks again; here the deployment fails at once
     application: serve.Application = Deployment.bind(arguments.model_dump())  # type: ignore[attr-defined]  # Serve's decorator is untyped
     return application
 
@@ -72,6 +75,8 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     """Serve models in this session's cluster; returns when they answer."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says what there is to say
     # Found here, where relative paths mean what they say.
+    config = with_absolute_paths(config)
+    require_closed_doors(config, host)
     found = [one.model_copy(update={"artifact": find_artifact(one.artifact)}) for one in models.models]
     user_config = ModelsConfig(models=tuple(found)).model_dump()
     serve.start(http_options=HTTPOptions(host=host, port=port))

@@ -10,6 +10,8 @@ from victorian.config.environment import (
     DEFAULT_URL,
     CacheSettings,
     cache_settings,
+    client_key,
+    service_keys,
     service_url,
 )
 from victorian.config.recipe import (
@@ -27,6 +29,7 @@ from victorian.config.recipe import (
 )
 from victorian.config.section import Section, differences, first_problem
 from victorian.config.serving import (
+    AccessConfig,
     EngineConfig,
     ModelsConfig,
     ModelSource,
@@ -41,6 +44,7 @@ __all__ = [
     "DEFAULT_CACHE_BYTES",
     "DEFAULT_URL",
     "GPT2_RANKS",
+    "AccessConfig",
     "CacheSettings",
     "CleaningConfig",
     "DataConfig",
@@ -60,8 +64,10 @@ __all__ = [
     "TrainingConfig",
     "bounds",
     "cache_settings",
+    "client_key",
     "differences",
     "first_problem",
     "read_recipe",
+    "service_keys",
     "service_url",
 ]

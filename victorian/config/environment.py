@@ -21,6 +21,16 @@ def service_url() -> str:
     return os.environ.get("VICTORIAN_URL", DEFAULT_URL)
 
 
+def client_key() -> str | None:
+    """The key that clients send: VICTORIAN_API_KEY, if it is set."""
+    return os.environ.get("VICTORIAN_API_KEY") or None
+
+
+def service_keys() -> str | None:
+    """Keys that a service knows beside those of its file: VICTORIAN_KEYS, lines of such a file; `;` ends one too."""
+    return os.environ.get("VICTORIAN_KEYS") or None
+
+
 class CacheSettings(Section):
     """Where a machine keeps the shards that it has fetched from an object store."""
 

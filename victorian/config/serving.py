@@ -98,9 +98,30 @@ class ModelsConfig(Section):
     """The first is meant where a client names none. Each has an engine, and memory, of its own."""
 
 
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#@]+)$", max_length=200)]
+
+
+class AccessConfig(Section):
+    """Who may use a service, and how much of it; docs/security.md says more."""
+
+    keys_file: str | None = Field(None, min_length=1)
+    """File of API keys, as `victorian key` makes them. With one, or with VICTORIAN_KEYS, every request needs a key."""
+    open_to_anyone: bool = False
+    """Let other machines in without keys: by default a service without keys starts on this machine's loopback alone."""
+    requests_per_minute: int | None = Field(None, ge=1, le=100_000)
+    """Requests that one key may make in any minute, for each replica; without keys, all callers together."""
+    origins: tuple[Origin, ...] = Field((), max_length=100)
+    """Web pages of other origins that may call, as `https://example.org`; `*` is any. A service's own always may."""
+    max_sockets: int = Field(500, ge=1, le=900)
+    """WebSockets that one replica holds open. Under Ray Serve, 1,000 requests and sockets fill it."""
+    max_sockets_per_key: int | None = Field(None, ge=1, le=900)
+    """WebSockets that one key may hold open, for each replica; without keys, all callers together."""
+
+
 class ServiceConfig(Section):
     """How a service serves: the `args` of `serve_config.yaml`."""
 
     engine: EngineConfig = EngineConfig()
+    access: AccessConfig = AccessConfig()
     deadline_seconds: float = Field(600, gt=0, le=86_400)
     """What a request may take, waiting included; a client can ask for less."""

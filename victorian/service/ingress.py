@@ -6,21 +6,28 @@ It is given models and answers with them; where the process runs and who routes 
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import JSONResponse, Response
 
-from victorian.config import ServiceConfig
+from victorian.config import ServiceConfig, service_keys
+from victorian.service.access import guard
 from victorian.service.answers import answer_errors, refusals
 from victorian.service.bodies import BodyLimit
 from victorian.service.completions import completions
 from victorian.service.encoding import encoding
+from victorian.service.keys import Keyring
 from victorian.service.models import Models, Served
 from victorian.service.protocol import ErrorBody, ModelCard, ModelList, error_body
 from victorian.service.socket import Conversation
 
 
 def create_app(models: Models, config: ServiceConfig) -> FastAPI:
-    """The application for some models."""
+    """The application for some models.
+
+    Raises:
+        ConfigError: if there are to be keys and they cannot be read.
+    """
     app = FastAPI(title="Victorian", docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit)
     answer_errors(app)
+    guard(app, config.access, Keyring(config.access.keys_file, service_keys()))
     app.include_router(completions(models, config))
     app.include_router(encoding(models))
 

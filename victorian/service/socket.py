@@ -9,7 +9,6 @@ import contextlib
 import json
 import uuid
 from collections.abc import AsyncGenerator
-from urllib.parse import urlsplit
 
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from victorian.config import Section, ServiceConfig, bounds, first_problem
 from victorian.engine.request import Completed, Event, Failed, TokenEvent
 from victorian.errors import OverloadedError, RequestError, VictorianError
+from victorian.service.callers import Caller
 from victorian.service.models import Models
 from victorian.service.protocol import (
     MAX_GENERATIONS_PER_SOCKET,
@@ -34,7 +34,7 @@ from victorian.service.protocol import (
     usage,
 )
 
-POLICY_VIOLATION, TOO_BIG = 1008, 1009
+TOO_BIG = 1009
 
 
 class Conversation:
@@ -44,15 +44,13 @@ class Conversation:
         self._socket = socket
         self._models = models
         self._config = config
+        self._caller: Caller = socket.state.caller
         self._session = uuid.uuid4().hex
         self._generations: dict[str, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve the socket until the client leaves; then nothing of it is left running."""
-        if not _same_origin(self._socket):
-            await self._socket.close(POLICY_VIOLATION)
-            return
         await self._socket.accept()
         try:
             served = self._models.find(None)
@@ -96,6 +94,8 @@ class Conversation:
         elif len(self._generations) >= MAX_GENERATIONS_PER_SOCKET:
             problem = f"{MAX_GENERATIONS_PER_SOCKET} generations are under way on this socket, which is the limit"
             await self._send(ErrorMessage(code="overloaded", message=problem, id=message.id))
+        elif refusal := await self._caller.refusal():
+            await self._send(ErrorMessage(code=refusal.code, message=refusal.message, id=message.id))
         else:
             try:  # submitted here and not in the task, so that a cancel which follows at once finds it
                 served = self._models.find(None)
@@ -157,12 +157,3 @@ def _complete(generation: str, event: Completed) -> Complete:
             tokens_per_second=later / decoding if later > 0 and decoding > 0 else 0.0,
         ),
     )
-
-
-def _same_origin(socket: WebSocket) -> bool:
-    """Browsers send the page's origin and let any page open a socket anywhere; other clients send none."""
-    origin = socket.headers.get("origin")
-    try:
-        return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
-    except ValueError:
-        return False

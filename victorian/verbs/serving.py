@@ -1,4 +1,4 @@
-"""From a model to readers: `victorian generate`, `serve`, `app`, `ask`, `export`."""
+"""From a model to readers: `victorian generate`, `serve`, `key`, `app`, `ask`, `export`."""
 
 import sys
 from typing import Literal
@@ -8,6 +8,7 @@ import tyro
 from victorian.command_line import Verbs, say
 from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig, service_url
 from victorian.errors import ConfigError, RequestError, ServiceError
+from victorian.service.keys import Scope
 
 
 def _find(artifact: str) -> str:
@@ -64,14 +65,16 @@ def serving_verbs() -> Verbs:
             artifact: A model directory, or a folder of runs, whose newest artifact is taken; `pretrained` is the
                 package's own.
             model_name: Name that clients see; by default the recipe's.
-            host: Address to listen on; 0.0.0.0 lets other machines in, and nothing asks them for a key.
+            host: Address to listen on; one that other machines reach, such as 0.0.0.0, needs keys.
             port: Port to listen on.
         """
+        from victorian.cluster.doors import require_closed_doors
         from victorian.cluster.session import session
         from victorian.demo import require_free_port, terminating_like_interrupt, wait_for_interrupt
 
         found = _find(artifact)
         models = ModelsConfig(models=(ModelSource(artifact=found, name=model_name),))
+        require_closed_doors(service, host)  # `start` looks again, but only when a cluster has started
         require_free_port(host, port)
         with terminating_like_interrupt(), session():
             from victorian.cluster.serve import start, stop
@@ -82,6 +85,19 @@ def serving_verbs() -> Verbs:
                 wait_for_interrupt()
             finally:
                 stop()
+
+    def key(name: tyro.conf.Positional[str], scopes: tuple[Scope, ...] = ("generate",)) -> None:
+        """Make an API key. It is printed once and kept nowhere; a service knows it by its line in the file of keys.
+
+        Args:
+            name: Whose key it will be; it stands in logs.
+            scopes: What it opens: generate for texts and models, admin for metrics and administration.
+        """
+        from victorian.service.keys import make_key
+
+        secret, line = make_key(name, scopes)
+        say(f"the key, for {name} alone: {secret}")
+        say(f"the line for access.keys_file: {line}")
 
     def app(url: str | None = None, port: int = 8501) -> None:
         """Open the Streamlit page for a service, until Ctrl-C.
@@ -144,4 +160,4 @@ def serving_verbs() -> Verbs:
             write_artifact(output, loaded.model, loaded.recipe, loaded.record, DTYPES[precision])
         say(f"{output} is ready")
 
-    return {"generate": generate, "serve": serve, "app": app, "ask": ask, "export": export}
+    return {"generate": generate, "serve": serve, "key": key, "app": app, "ask": ask, "export": export}

@@ -18,6 +18,7 @@ from victorian.service.protocol.http import (
     error_body,
 )
 from victorian.service.protocol.prompts import (
+    MAX_HEADER_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_PROMPT_CHARACTERS,
     MAX_PROMPT_TOKENS,
@@ -47,6 +48,7 @@ from victorian.service.protocol.socket import (
 __all__ = [
     "MAX_CHOICES",
     "MAX_GENERATIONS_PER_SOCKET",
+    "MAX_HEADER_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_PROMPT_CHARACTERS",
     "MAX_PROMPT_TOKENS",

@@ -1,4 +1,4 @@
-"""What HTTP and WebSocket share: prompts, how large they may be, and what was used."""
+"""What HTTP and WebSocket share: prompts, how large things may be, and what was used."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from victorian.config import Section
 
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_HEADER_BYTES = 16_384
 MAX_PROMPT_CHARACTERS = 200_000
 MAX_PROMPT_TOKENS = 65_536
 

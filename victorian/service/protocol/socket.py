@@ -63,7 +63,7 @@ class ErrorMessage(Section):
     """Something was refused or failed. With an id it ends that generation; the socket stays open."""
 
     type: Literal["error"] = "error"
-    code: Literal["invalid_message", "invalid_request", "overloaded", "internal_error"]
+    code: Literal["invalid_message", "invalid_request", "overloaded", "rate_limit", "unauthorized", "internal_error"]
     message: str
     id: str | None = None
 

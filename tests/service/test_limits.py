@@ -1,0 +1,139 @@
+"""The doors: how much goes through, and from whose pages."""
+
+import socket
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from tests.running_service import Service, soon
+from tests.service.conftest import BODY, FEW, Keys, Start, bearer, generate, open_socket, receive, turned_away
+from victorian.client import Client
+from victorian.config import AccessConfig
+from victorian.errors import OverloadedError
+
+
+class TestLimits:
+    def test_a_minute_has_so_many_requests_for_each_key(self, start: Start, keys: Keys) -> None:
+        with start(keys_file=str(keys.file), requests_per_minute=3) as service:
+            url = f"{service.url}/v1/completions"
+            answers = [httpx2.post(url, json=BODY, headers=bearer(keys.reader)) for _ in range(4)]
+            assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+            assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0"]
+            assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"3"}
+            assert 30 < int(answers[3].headers["retry-after"]) <= 60
+            assert answers[3].json()["error"]["code"] == "rate_limit_exceeded"
+            assert httpx2.post(url, json=BODY, headers=bearer(keys.other)).status_code == 200
+            assert httpx2.get(f"{service.url}/health").status_code == 200
+            with Client(service.url, key=keys.reader) as client:
+                with pytest.raises(OverloadedError, match="3 requests of a minute"):
+                    client.models()
+                with pytest.raises(OverloadedError, match="3 requests of a minute"):
+                    list(client.stream("It", FEW))
+
+    def test_wrong_keys_cost_nobody_his_minute(self, start: Start, keys: Keys) -> None:
+        with start(keys_file=str(keys.file), requests_per_minute=1) as service:
+            for _ in range(3):
+                assert httpx2.get(f"{service.url}/v1/models", headers=bearer("vk-wrong")).status_code == 401
+            assert httpx2.get(f"{service.url}/v1/models", headers=bearer(keys.reader)).status_code == 200
+
+    def test_each_generation_on_a_socket_is_one(self, start: Start, keys: Keys) -> None:
+        with (
+            start(keys_file=str(keys.file), requests_per_minute=2) as service,
+            open_socket(service, keys.reader) as socket,
+        ):
+            assert receive(socket)["type"] == "connected"
+            ends = [generate(socket, name) for name in "abc"]
+            assert [end["type"] for end in ends] == ["complete", "complete", "error"]
+            assert ends[2]["code"] == "rate_limit"
+            assert httpx2.get(f"{service.url}/v1/models", headers=bearer(keys.reader)).status_code == 429
+
+    def test_without_keys_everybody_shares_one_minute(self, start: Start) -> None:
+        with start(requests_per_minute=1) as service:
+            assert [httpx2.get(f"{service.url}/v1/models").status_code for _ in range(2)] == [200, 429]
+
+    def test_one_socket_too_many_is_told_so_and_closed(self, start: Start, keys: Keys) -> None:
+        with start(keys_file=str(keys.file), max_sockets=3, max_sockets_per_key=2) as service, ExitStack() as stack:
+            held = [stack.enter_context(open_socket(service, key)) for key in (keys.reader, keys.reader)]
+            assert [receive(one)["type"] for one in held] == ["connected", "connected"]
+            with open_socket(service, keys.reader) as third_of_the_reader:
+                assert turned_away(third_of_the_reader) == ("overloaded", 1013)
+            assert receive(stack.enter_context(open_socket(service, keys.other)))["type"] == "connected"
+            with open_socket(service, keys.other) as fourth_of_all:
+                assert turned_away(fourth_of_all) == ("overloaded", 1013)
+            held[0].close()
+
+            def room() -> bool:
+                with open_socket(service, keys.reader) as again:
+                    return bool(receive(again)["type"] == "connected")
+
+            assert soon(room)
+
+    def test_headers_have_a_limit(self, guarded: Service, service: Service, keys: Keys) -> None:
+        for one, headers in ((service, {}), (guarded, bearer(keys.reader))):
+            for path in ("/v1/models", "/health"):
+                padding = {"X-Padding": "x" * 17_000}
+                answer = httpx2.get(one.url + path, headers=headers | padding)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (431, "headers_too_large")
+                assert httpx2.get(one.url + path, headers=headers | {"X-Padding": "x" * 15_000}).status_code == 200
+            lines = {f"X-Padding-{number}": "x" * 6000 for number in range(3)}
+            with pytest.raises(InvalidStatus):
+                connect(one.socket_url, additional_headers=headers | lines)
+
+    def test_a_body_without_a_stated_length_has_a_limit_too(self, service: Service) -> None:
+        """And is refused when it passes the limit, not when it ends."""
+        address = urlsplit(service.url)
+        with socket.create_connection((str(address.hostname), address.port or 80), timeout=10) as connection:
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            for _ in range(17):
+                connection.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+            answer = connection.recv(4096).decode()
+        assert answer.startswith("HTTP/1.1 413 ")
+        assert '{"error":{' in answer
+
+
+class TestOrigins:
+    def test_an_allowed_page_may_call_both_ways_and_read_refusals(self, start: Start, keys: Keys) -> None:
+        page = "https://page.example"
+        with start(keys_file=str(keys.file), origins=(page,)) as service:
+            asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+            preflight = httpx2.options(f"{service.url}/v1/completions", headers={"Origin": page} | asks)
+            assert preflight.status_code == 200
+            assert preflight.headers["access-control-allow-headers"] == "authorization"
+            for key, status in ((keys.reader, 200), ("vk-wrong", 401)):
+                answer = httpx2.get(f"{service.url}/v1/models", headers={"Origin": page} | bearer(key))
+                assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, page)
+            with open_socket(service, keys.reader, origin=Origin(page)) as socket:
+                assert receive(socket)["type"] == "connected"
+            self.assert_kept_out(service, "https://elsewhere.example", keys.reader)
+
+    def assert_kept_out(self, service: Service, origin: str, key: str) -> None:
+        answer = httpx2.post(f"{service.url}/v1/completions", json=BODY, headers={"Origin": origin} | bearer(key))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+        assert "access-control-allow-origin" not in answer.headers
+        with pytest.raises(InvalidStatus) as caught:
+            open_socket(service, key, origin=Origin(origin))
+        assert caught.value.response.status_code == 403
+
+    def test_without_a_list_only_the_services_own_pages_may(self, guarded: Service, keys: Keys) -> None:
+        own = {"Origin": guarded.url}
+        assert httpx2.get(f"{guarded.url}/v1/models", headers=own | bearer(keys.reader)).status_code == 200
+        for origin in ("https://elsewhere.example", "null", "http://[x", guarded.url + "0"):
+            self.assert_kept_out(guarded, origin, keys.reader)
+
+    def test_a_star_is_any_page(self, start: Start) -> None:
+        with start(origins=("*",)) as service:
+            answer = httpx2.get(f"{service.url}/v1/models", headers={"Origin": "https://any.example"})
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+            with open_socket(service, origin=Origin("https://any.example")) as socket:
+                assert receive(socket)["type"] == "connected"
+
+    @pytest.mark.parametrize("origin", ["page.example", "https://page.example/", "ftp://page.example", "https://a b"])
+    def test_what_no_browser_sends_is_no_origin(self, origin: str) -> None:
+        with pytest.raises(ValueError, match="origins"):
+            AccessConfig(origins=(origin,))
