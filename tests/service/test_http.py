@@ -107,8 +107,25 @@ def test_health_and_readiness(service: Service) -> None:
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": [513]}, "prompt"),
         ({"prompt": "word " * 300}, "prompt"),
-        ({"n": 2}, "n"),
-        ({"logprobs": 5}, "logprobs"),
+        ({"n": 17}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 9, "prompt": ["one", "two"]}, "n"),
+        ({"n": 2, "best_of": 3}, "best_of"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"deadline_seconds": 0}, "deadline_seconds"),
+        ({"keep_tokens": 33}, "keep_tokens"),
+        ({"suffix": "the end"}, "suffix"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"stream_options": {"usage": True}}, "stream_options"),
+        ({"prompt": ["It", [44]]}, "prompt"),
+        ({"prompt": ["It"] * 17}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [10**30]}, "prompt"),
+        ({"prompt": "\ud800"}, "prompt"),
+        ({"stop": [""]}, "stop"),
+        ({"logit_bias": {"one": 1}}, "logit_bias"),
         ({"presence_penalty": 2.1}, "presence_penalty"),
         ({"frequency_penalty": -2.1}, "frequency_penalty"),
         ({"logit_bias": {"513": 1}}, "logit_bias"),
@@ -121,7 +138,9 @@ def test_health_and_readiness(service: Service) -> None:
 def test_what_is_out_of_range_gets_400_and_the_parameters_name(
     service: Service, change: dict[str, object], param: str, stream: bool
 ) -> None:
-    answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": "It", "stream": stream} | change)
+    body = json.dumps({"prompt": "It", "stream": stream} | change)
+    headers = {"Content-Type": "application/json"}
+    answer = httpx2.post(f"{service.url}/v1/completions", content=body, headers=headers)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
@@ -129,7 +148,14 @@ def test_what_is_out_of_range_gets_400_and_the_parameters_name(
     assert error["message"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"", b"[]", b"null", b'"text"', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{", b"", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"prompt": ' + b"[" * 100_000,
+        b'{"prompt": "\xff"}', b'{"prompt": "\\ud800"}', b'{"\\ud800": 1}', b'{"prompt": "It", "temperature": NaN}',
+        b'{"prompt": "It", "min_p": Infinity}', b'{"prompt": "It", "seed": ' + b"9" * 5_000 + b"}",
+    ],
+)  # fmt: skip
 def test_a_body_that_is_no_request_gets_400(service: Service, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     answer = httpx2.post(f"{service.url}/v1/completions", content=body, headers=headers)
@@ -207,7 +233,7 @@ def test_one_prompt_may_come_in_a_list_and_text_is_never_taken_for_ids(service: 
     assert ask(["In 1871"])["choices"] == ask("In 1871")["choices"]
     assert ask(["42"])["usage"] == ask("42")["usage"]
     assert ask([[44, 83]])["choices"] == ask([44, 83])["choices"]
-    assert "error" in ask(["one", "two"])
+    assert "error" in ask(["one", ["two"]])
 
 
 def test_only_a_prompt_too_long_is_called_that(service: Service) -> None:
@@ -219,8 +245,12 @@ def test_only_a_prompt_too_long_is_called_that(service: Service) -> None:
 
 
 def test_a_body_too_large_is_refused(service: Service) -> None:
-    answer = httpx2.post(f"{service.url}/v1/completions", json={"prompt": "x" * (1 << 20)})
-    assert answer.status_code == 413
+    body = json.dumps({"prompt": "x" * (1 << 20)}).encode()
+    for content in (body, iter([body])):  # of a length that is told before, and in chunks
+        headers = {"Content-Type": "application/json"}
+        answer = httpx2.post(f"{service.url}/v1/completions", content=content, headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 def hold(service: Service, body: dict[str, object]) -> socket.socket:

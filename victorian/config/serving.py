@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
 from victorian.config.section import Section
 
@@ -15,10 +15,13 @@ def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
     return checked
 
 
+ZERO_AS_WELL = WithJsonSchema({"anyOf": [{"const": 0}, {"type": "number", "minimum": 0.1, "maximum": 2}]})
+
+
 class SamplingParameters(Section):
     """How the next token is drawn."""
 
-    temperature: Annotated[float, Field(ge=0.1, le=2.0), WrapValidator(_zero_as_well)] = 1.3
+    temperature: Annotated[float, Field(ge=0.1, le=2.0), WrapValidator(_zero_as_well), ZERO_AS_WELL] = 1.3
     """Flattens (above 1) or sharpens (below 1) the distribution; 0.1 to 2, or 0 to take the likeliest token always."""
     top_k: int = Field(50, ge=0, le=100)
     """Only the k likeliest tokens may be drawn; 0 to 100, 0 is off."""

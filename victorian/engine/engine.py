@@ -224,9 +224,10 @@ class Engine(Streams):
         if request.prompt_logprobs is not None and not sequence.generated:
             self._deliver(sequence, PromptEvent((Scored(request.prompt[0]), *sequence.scores)))
         if token == self.encoding.end_of_text:  # not part of the text, and not counted
-            if tail := sequence.text.flush():
-                event = TokenEvent(sequence.generated, token, tail, drawn.logprob, drawn.likeliest)
-                self._deliver(sequence, event)
+            tail = sequence.text.flush()
+            if tail or request.logprobs is not None:  # how likely the end was is for those who asked
+                end = TokenEvent(sequence.generated, token, tail, drawn.logprob, drawn.likeliest)
+                self._deliver(sequence, end)
             return "stop"
         if sequence.first_token is None:
             sequence.first_token = time.perf_counter()

@@ -75,7 +75,10 @@ class PromptEvent:
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """One generated token. Its text may be empty: a character is not whole yet, or a stop string may be beginning."""
+    """One generated token. Its text may be empty: a character is not whole yet, or a stop string may be beginning.
+
+    The end of the text is none, and comes only where text was held back or log-probabilities were asked for.
+    """
 
     index: int
     """Position in the output, from 0."""

@@ -1,5 +1,7 @@
 """Every error leaves as OpenAI's error object with the status that OpenAI would give it."""
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -7,8 +9,40 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from victorian.config import first_problem
+from victorian.engine.request import Failed
 from victorian.errors import OverloadedError, RequestError, ServiceError
-from victorian.service.protocol import error_body
+from victorian.service.protocol import ErrorBody, error_body
+
+STATUSES = {"deadline_exceeded": 504, "slow_reader": 503, "internal_error": 500}
+"""Of requests that were taken and could not be served to their end."""
+
+MEANINGS = {
+    400: "The request cannot be served as asked",
+    404: "No model of that name",
+    413: "The body is too large",
+    429: "The queue is full",
+    500: "The request failed",
+    503: "The service has no engine that works, or its reader was too slow",
+    504: "The request's time was over",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How a route documents these, and what every route can answer."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in (400, 404, *statuses, 500):
+        described[status] = {"model": ErrorBody, "description": MEANINGS[status]}
+    return described | {"4XX": {"model": ErrorBody, "description": "Refused"}}
+
+
+def failure(event: Failed) -> dict[str, Any]:
+    """A failed generation as an error object."""
+    return error_body(event.message, "server_error", code=event.code)
+
+
+def failed(event: Failed) -> JSONResponse:
+    """A failed generation as an answer."""
+    return JSONResponse(failure(event), STATUSES[event.code])
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -45,6 +79,10 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def broken(_: Request, error: ServiceError) -> JSONResponse:
         return answer(503, str(error), "server_error")
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> JSONResponse:
+        return answer(500, "the service failed; its log says why", "server_error", code="internal_error")
 
     @app.exception_handler(HTTPException)
     async def refused_by_route(_: Request, error: HTTPException) -> JSONResponse:

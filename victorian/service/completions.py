@@ -4,104 +4,107 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from victorian.config import ServiceConfig
-from victorian.engine.request import Completed, Event, Failed, TokenEvent
-from victorian.engine.request import Request as EngineRequest
-from victorian.errors import ServiceError
-from victorian.service.models import Models, Served
-from victorian.service.protocol import Choice, Completion, CompletionRequest, ErrorBody, Usage, error_body, usage
+from victorian.engine.request import Failed
+from victorian.service.answers import failed, failure, refusals
+from victorian.service.choices import Choices, engine_requests, whole
+from victorian.service.models import Models
+from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
+
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "A `Completion` in JSON, an `ErrorBody`, or `[DONE]`"}},
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
+    **refusals(413, 429, 503, 504),
+}
 
 
 def completions(models: Models, config: ServiceConfig) -> APIRouter:
     """The routes."""
     router = APIRouter()
 
-    @router.post("/v1/completions", response_model=Completion, responses={400: {"model": ErrorBody}})
+    @router.post("/v1/completions", response_model=Completion, responses=ANSWERS)
     async def completions(body: CompletionRequest, http: Request) -> Response | Completion:
+        """Continue prompts."""
         served = models.find(body.model)
-        request = served.engine.request(body.prompt, body.sampling(), f"cmpl-{uuid.uuid4().hex}")
-        events = _until_client_leaves(http, served, request)
-        first = await anext(events)
-        if isinstance(first, Failed):
-            raise ServiceError(first.message)
-        if body.stream:
-            with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            chunks = _server_sent_events(served, request.id, _after(first, events), with_usage)
+        name = f"cmpl-{uuid.uuid4().hex}"
+        # In a thread: a megabyte of text takes a quarter of a second to encode.
+        requests = await asyncio.to_thread(engine_requests, served, body, config, name)
+        choices = Choices(served, requests, body)
+        await choices.submit()
+        pieces = _until_client_leaves(http, choices)
+        first = await anext(pieces)
+        answer = Completion(id=name, created=int(time.time()), model=served.name, choices=[])
+        if body.stream and not isinstance(first, Failed):
+            options = body.stream_options or StreamOptions()
+            chunks = _server_sent_events(answer, choices, _after(first, pieces), options)
             return StreamingResponse(chunks, media_type="text/event-stream")
-        text: list[str] = []
-        async for event in _after(first, events):
-            match event:
-                case TokenEvent():
-                    text.append(event.text)
-                case Completed():
-                    return _completion(served, request.id, "".join(text), event.reason, _usage(event))
-                case Failed():
-                    raise ServiceError(event.message)
-        raise AssertionError("a stream ends with Completed or Failed")
+        come = []
+        async with aclosing(_after(first, pieces)) as all_pieces:
+            async for piece in all_pieces:
+                if isinstance(piece, Failed):
+                    return failed(piece)
+                come.append(piece)
+        return answer.model_copy(update={"choices": whole(come), "usage": choices.usage})
 
     return router
 
 
-async def _until_client_leaves(http: Request, served: Served, request: EngineRequest) -> AsyncGenerator[Event, None]:
-    """Submit a request; its events. A client that leaves, in the queue or later, cancels it."""
+Pieces = AsyncGenerator[Choice | Failed, None]
 
+
+async def _until_client_leaves(http: Request, choices: Choices) -> Pieces:
+    """Pieces of the choices. A client that leaves, in the queue or later, cancels them all."""
+    async with _watching(http, choices), aclosing(choices.pieces()) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+@asynccontextmanager
+async def _watching(http: Request, choices: Choices) -> AsyncIterator[None]:
     async def watch() -> None:
         while (await http.receive())["type"] != "http.disconnect":
             pass
-        served.engine.cancel(request.id)
+        choices.cancel()
 
-    events = served.stream(request)
     watching = asyncio.create_task(watch())
     try:
-        async with aclosing(events):
-            async for event in events:
-                yield event
+        yield
     finally:
         watching.cancel()
 
 
-async def _after(first: Event, rest: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+async def _after(first: Choice | Failed, rest: Pieces) -> Pieces:
     async with aclosing(rest):
         yield first
-        async for event in rest:
-            yield event
+        async for piece in rest:
+            yield piece
 
 
 async def _server_sent_events(
-    served: Served, request_id: str, events: AsyncGenerator[Event, None], with_usage: bool
+    answer: Completion, choices: Choices, pieces: Pieces, options: StreamOptions
 ) -> AsyncGenerator[str, None]:
-    """OpenAI's stream: chunks of text, one with the reason it ended, the usage if asked for, and `[DONE]`."""
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case TokenEvent():
-                    yield _event(_completion(served, request_id, event.text, None))
-                case Completed():
-                    yield _event(_completion(served, request_id, "", event.reason))
-                    if with_usage:
-                        last = _completion(served, request_id, "", None, _usage(event))
-                        yield _event(last.model_copy(update={"choices": []}))
-                    yield "data: [DONE]\n\n"
-                case Failed():
-                    yield f"data: {json.dumps(error_body(event.message, 'server_error'))}\n\n"
+    """OpenAI's stream: a chunk for each piece, the usage if asked for, and `[DONE]`; a failure is the last event."""
 
+    def event(chosen: list[Choice], spent: Usage | None) -> str:
+        return f"data: {answer.model_copy(update={'choices': chosen, 'usage': spent}).model_dump_json()}\n\n"
 
-def _event(chunk: Completion) -> str:
-    return f"data: {chunk.model_dump_json()}\n\n"
-
-
-def _completion(
-    served: Served, request_id: str, text: str, reason: str | None, spent: Usage | None = None
-) -> Completion:
-    choice = Choice(text=text, finish_reason=reason)
-    return Completion(id=request_id, created=int(time.time()), model=served.name, choices=[choice], usage=spent)
-
-
-def _usage(event: Completed) -> Usage:
-    return usage(event.prompt_tokens, event.completion_tokens)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Failed):
+                yield f"data: {json.dumps(failure(piece))}\n\n"
+                return
+            yield event([piece], choices.usage if options.continuous_usage_stats else None)
+    if options.include_usage:
+        yield event([], choices.usage)
+    yield "data: [DONE]\n\n"

@@ -7,14 +7,16 @@ from fastapi import WebSocket
 
 from victorian.config import ServiceConfig, service_keys
 from victorian.service.access import guard
-from victorian.service.answers import answer_errors
+from victorian.service.answers import answer_errors, refusals
+from victorian.service.bodies import BodyLimit
 from victorian.service.completions import completions
+from victorian.service.encoding import encoding
 from victorian.service.incoming import Application
 from victorian.service.keys import Keyring
 from victorian.service.models import Models, Served
 from victorian.service.monitoring import monitoring
 from victorian.service.observation import Observer
-from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList
+from victorian.service.protocol import ModelCard, ModelList
 from victorian.service.socket import Conversation
 
 
@@ -26,17 +28,19 @@ def create_app(models: Models, config: ServiceConfig, observer: Observer | None 
     """
     observer = observer or Observer(config.observe)
     models.observe(observer)
-    app = Application(title="Victorian", docs_url=None, redoc_url=None, max_body_size=MAX_MESSAGE_BYTES)
+    app = Application(title="Victorian", docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit)
     answer_errors(app)
     guard(app, config.access, Keyring(config.access.keys_file, service_keys()))
     app.include_router(completions(models, config))
+    app.include_router(encoding(models))
     app.include_router(monitoring(models, observer, config.observe))
 
     @app.get("/v1/models")
     async def list_models() -> ModelList:
         return ModelList(data=[_card(served) for served in models.all()])
 
-    @app.get("/v1/models/{name:path}", responses={404: {"model": ErrorBody}})
+    @app.get("/v1/models/{name:path}", responses=refusals())
     async def model(name: str) -> ModelCard:
         return _card(models.find(name))
 

@@ -1,0 +1,181 @@
+"""The choices of one completions request: requests to the engine, under way side by side, and pieces of their texts.
+
+A whole answer is its pieces joined, and a stream is its pieces sent, so both say the same.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+from victorian.config import ServiceConfig
+from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
+from victorian.errors import RequestError
+from victorian.service.logprobs import LogprobsWriter, join, text_of
+from victorian.service.models import Served
+from victorian.service.protocol import MAX_CHOICES, Choice, CompletionRequest, Usage, usage
+from victorian.tokens.bpe import Encoding
+
+
+def choice_seed(seed: int, number: int) -> int:
+    """The seed of a prompt's choice: the request's own for the first, so that it is what `n=1` gives.
+
+    For later ones the low 63 bits of an eight-byte BLAKE2b hash of both, each as eight bytes, all little-endian.
+    """
+    if not number:
+        return seed
+    data = seed.to_bytes(8, "little") + number.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
+
+
+def engine_requests(served: Served, body: CompletionRequest, config: ServiceConfig, name: str) -> list[Request]:
+    """What the engine is asked for: `n` choices of each prompt, the first prompt's before the second's.
+
+    Args:
+        name: what the engine's ids begin with.
+
+    Raises:
+        RequestError: if one of them cannot be served as asked.
+    """
+    prompts = body.prompts()
+    if len(prompts) * body.n > MAX_CHOICES:
+        message = (
+            f"{len(prompts)} prompts with {body.n} choices each are more than {MAX_CHOICES} choices: ask for fewer"
+        )
+        raise RequestError(message, "n")
+    if body.best_of not in (None, body.n):
+        raise RequestError(f"expected as many as n, which is {body.n}, got {body.best_of}", "best_of")
+    if not body.max_tokens and not body.echo:
+        raise RequestError("0 tokens can be asked for with echo only, to score the prompt", "max_tokens")
+    sampling = body.sampling()
+    samplings = [
+        sampling if sampling.seed is None else sampling.model_copy(update={"seed": choice_seed(sampling.seed, number)})
+        for number in range(body.n)
+    ]
+    return [
+        served.engine.request(
+            prompt,
+            samplings[index % body.n],
+            f"{name}-{index}",
+            logprobs=body.logprobs,
+            prompt_logprobs=body.logprobs if body.echo else None,
+            deadline_seconds=min(config.deadline_seconds, body.deadline_seconds or config.deadline_seconds),
+        )
+        for index, prompt in enumerate(prompt for prompt in prompts for _ in range(body.n))
+    ]
+
+
+class Choices:
+    """Some requests of one client, under way; all of them are taken, or none is."""
+
+    def __init__(self, served: Served, requests: list[Request], body: CompletionRequest) -> None:
+        self._served = served
+        self._requests = requests
+        self._writers = [Writer(index, one, body, served.engine.encoding) for index, one in enumerate(requests)]
+        self._choices_a_prompt = body.n
+        self._streams: list[AsyncGenerator[Event, None]] = []
+
+    async def submit(self) -> None:
+        """Hand them to the engine.
+
+        Raises:
+            As `Engine.submit` does; none is left running then.
+        """
+        try:
+            for request in self._requests:
+                self._streams.append(self._served.stream(request))
+        except BaseException:
+            self.cancel()
+            for stream in self._streams:
+                async for _ in stream:
+                    pass
+            raise
+
+    def cancel(self) -> None:
+        """Stop them all within a step."""
+        for request in self._requests:
+            self._served.engine.cancel(request.id)
+
+    async def pieces(self) -> AsyncGenerator[Choice | Failed, None]:
+        """Pieces of every text as they come; a failure is the last. Leaving the iteration cancels what is under way."""
+        come: asyncio.Queue[tuple[Writer, Event]] = asyncio.Queue(len(self._streams))  # a slow reader stops the others
+
+        async def read(writer: Writer, stream: AsyncGenerator[Event, None]) -> None:
+            async with aclosing(stream):
+                async for event in stream:
+                    await come.put((writer, event))
+
+        pairs = zip(self._writers, self._streams, strict=True)
+        readers = [asyncio.create_task(read(writer, stream)) for writer, stream in pairs]
+        try:
+            while not all(writer.completed for writer in self._writers):
+                writer, event = await come.get()
+                if isinstance(event, Failed):
+                    yield event
+                    return
+                for piece in writer.pieces(event):
+                    yield piece
+        finally:
+            for reader in readers:  # all have begun by now, so leaving their streams cancels the requests
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    @property
+    def usage(self) -> Usage:
+        """So far: each prompt once, however many choices it has, and all that was generated."""
+        prompts = self._requests[:: self._choices_a_prompt]
+        return usage(sum(len(one.prompt) for one in prompts), sum(writer.tokens for writer in self._writers))
+
+
+class Writer:
+    """One choice: events of the engine in, pieces of the answer out.
+
+    Attributes:
+        tokens: that were generated, the end of the text not counted.
+        completed: whether the last event has come.
+    """
+
+    def __init__(self, index: int, request: Request, body: CompletionRequest, encoding: Encoding) -> None:
+        self.tokens = 0
+        self.completed = False
+        self._index = index
+        self._scores_only = not body.max_tokens  # the engine generates one token all the same
+        prompt = text_of(encoding, request.prompt) if body.echo or body.logprobs is not None else ""
+        self._echo = prompt if body.echo else ""
+        self._of_prompt = LogprobsWriter(encoding, 0)
+        self._of_output = LogprobsWriter(encoding, len(prompt))
+        self._end = encoding.end_of_text
+
+    def pieces(self, event: PromptEvent | TokenEvent | Completed) -> Iterator[Choice]:
+        """What an event adds to the answer; the prompt, where it is wanted, comes before anything else."""
+        if isinstance(event, PromptEvent):
+            scores = self._of_prompt.write(event.scores)
+            yield Choice(index=self._index, text=self._echo, logprobs=scores, finish_reason=None)
+            self._echo = ""
+            return
+        if self._echo:
+            yield Choice(index=self._index, text=self._echo, finish_reason=None)
+            self._echo = ""
+        match event:
+            case TokenEvent() if not self._scores_only:
+                self.tokens += event.token != self._end
+                told = None if event.logprob is None else self._of_output.write([event])
+                yield Choice(index=self._index, text=event.text, logprobs=told, finish_reason=None)
+            case Completed():
+                self.completed = True
+                reason = "length" if self._scores_only and event.reason == "stop" else event.reason
+                yield Choice(index=self._index, text="", finish_reason=reason)
+
+
+def whole(pieces: list[Choice]) -> list[Choice]:
+    """The choices that these are all pieces of, in their order."""
+    parts: dict[int, list[Choice]] = {}
+    for piece in pieces:
+        parts.setdefault(piece.index, []).append(piece)
+    choices = []
+    for index, own in sorted(parts.items()):
+        text = "".join(piece.text for piece in own)
+        scores = [piece.logprobs for piece in own if piece.logprobs]
+        logprobs = join(scores) if scores else None
+        choices.append(Choice(index=index, text=text, logprobs=logprobs, finish_reason=own[-1].finish_reason))
+    return choices
