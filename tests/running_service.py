@@ -1,8 +1,10 @@
 """A real service on loopback: the application under uvicorn, over a toy engine."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,29 +33,49 @@ def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 class Service:
     url: str
     engine: Engine
+    models: Models
+    server: uvicorn.Server
 
     @property
     def socket_url(self) -> str:
         return "ws" + self.url.removeprefix("http") + "/v1/stream"
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that have not ended on the service's event loop."""
+        return len(asyncio.all_tasks(self.server.servers[0].get_loop()))
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.server_state.connections)
 
     def idle(self) -> bool:
         """Whether nothing is left running, soon."""
         return soon(lambda: self.engine.active == 0)
 
 
-@pytest.fixture(scope="session")
-def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
-    artifact = read_artifact(str(toy_artifact))
-    port = free_port()
-    config = EngineConfig(max_running=4, max_waiting=4)
-    with Engine(artifact.model, artifact.encoding, config) as engine:
-        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), ServiceConfig(engine=config))
+@contextmanager
+def running(artifact: Path, port: int, config: ServiceConfig, engine_type: type[Engine] = Engine) -> Iterator[Service]:
+    """A service of a toy model under uvicorn, for as long as the block."""
+    loaded = read_artifact(str(artifact))
+    with engine_type(loaded.model, loaded.encoding, config.engine) as engine:
+        models = Models([Served("toy", 1_700_000_000, Succession(engine))])
+        app = create_app(models, config)
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield Service(f"http://127.0.0.1:{port}", engine)
-        server.should_exit = True
-        thread.join(timeout=10)
+        try:
+            yield Service(f"http://127.0.0.1:{port}", engine, models, server)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def service(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
+    config = ServiceConfig(engine=EngineConfig(max_running=4, max_waiting=4))
+    with running(toy_artifact, free_port(), config) as made:
+        yield made

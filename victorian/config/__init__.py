@@ -33,6 +33,7 @@ from victorian.config.serving import (
     Precision,
     SamplingParameters,
     ServiceConfig,
+    SocketConfig,
     bounds,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "Section",
     "SelectionConfig",
     "ServiceConfig",
+    "SocketConfig",
     "TokensConfig",
     "TrainingConfig",
     "bounds",

@@ -95,9 +95,23 @@ class ModelsConfig(Section):
     """The first is meant where a client names none. Each has an engine, and memory, of its own."""
 
 
+class SocketConfig(Section):
+    """What one WebSocket may take, and how long it may do nothing."""
+
+    generations: int = Field(8, ge=1, le=1024)
+    """Generations that may be under way on one socket."""
+    message_bytes: int = Field(1 << 20, ge=1024, le=1 << 24)
+    """Size of a client's message; a larger one closes the socket. A server below may have a lower limit of its own."""
+    idle_seconds: float = Field(300, gt=0, le=86_400)
+    """How long a socket may be open with no generation under way and no message from its client."""
+    send_seconds: float = Field(30, gt=0, le=3600)
+    """How long a client may leave unread what was sent to it; with more it is cut off."""
+
+
 class ServiceConfig(Section):
     """How a service serves: the `args` of `serve_config.yaml`."""
 
     engine: EngineConfig = EngineConfig()
+    socket: SocketConfig = SocketConfig()
     deadline_seconds: float = Field(600, gt=0, le=86_400)
     """What a request may take, waiting included; a client can ask for less."""

@@ -10,6 +10,7 @@ from victorian.config import ServiceConfig
 from victorian.service.answers import answer_errors
 from victorian.service.completions import completions
 from victorian.service.models import Models, Served
+from victorian.service.outbox import Abortable
 from victorian.service.protocol import MAX_MESSAGE_BYTES, ErrorBody, ModelCard, ModelList, error_body
 from victorian.service.socket import Conversation
 
@@ -44,6 +45,7 @@ def create_app(models: Models, config: ServiceConfig) -> FastAPI:
     async def stream(socket: WebSocket) -> None:
         await Conversation(socket, models, config).run()
 
+    app.add_middleware(Abortable)  # outermost: it looks at the server's own `send`
     return app
 
 

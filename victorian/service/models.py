@@ -1,7 +1,7 @@
 """The models of a service, by the names that clients use. They can be replaced while it runs."""
 
 import threading
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
 from victorian.artifact import find_artifact, read_artifact
@@ -39,6 +39,20 @@ class Models:
         self._served = {one.name: one for one in served}
         self._leaving: list[Succession] = []
         self._loading = threading.Lock()
+        self._watchers: set[Callable[[], None]] = set()
+        self.closed = False
+        """Whether nothing will be served again."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have a function called, on any thread, when what is served has changed; until `unwatch`."""
+        self._watchers.add(changed)
+
+    def unwatch(self, changed: Callable[[], None]) -> None:
+        self._watchers.discard(changed)
+
+    def _tell(self) -> None:
+        for changed in tuple(self._watchers):
+            changed()
 
     def find(self, name: str | None) -> Served:
         """The model of that name, or the first; RequestError if there is none."""
@@ -93,6 +107,7 @@ class Models:
             self._served = served
             for one in gone:
                 one.retire()
+            self._tell()
 
     @property
     def healthy(self) -> bool:
@@ -101,5 +116,7 @@ class Models:
 
     def close(self) -> None:
         """Stop every engine; what has not ended fails."""
+        self.closed = True
+        self._tell()
         for engine in (*(one.engine for one in self._served.values()), *self._leaving):
             engine.close()
