@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from victorian.config.section import Section
+
+MAX_BIASED = 1024
+"""Tokens whose logits one request may change."""
 
 
 def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
@@ -13,6 +16,13 @@ def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
         return 0.0
     checked: float = inner(value)
     return checked
+
+
+def _not_too_many(value: Any) -> Any:
+    """Counted before each is looked at: a list of a hundred thousand problems takes a second to make."""
+    if isinstance(value, dict) and len(value) > MAX_BIASED:
+        raise ValueError(f"at most {MAX_BIASED} tokens can have one, got {len(value)}")
+    return value
 
 
 class SamplingParameters(Section):
@@ -32,7 +42,9 @@ class SamplingParameters(Section):
     """Taken off the logits of tokens that stand in the output."""
     frequency_penalty: float = Field(0, ge=-2, le=2)
     """Taken off the logits of tokens of the output for each time that they stand there."""
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
+    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_not_too_many)] = Field(
+        {}, max_length=MAX_BIASED
+    )
     """Added to the logits of these tokens."""
     min_tokens: int = Field(0, ge=0, le=32_768)
     """Tokens before the end of the text may be drawn; a stop string ends it even so."""
