@@ -13,7 +13,7 @@ from tests.running_service import Service
 
 @pytest.fixture
 def socket(service: Service) -> Iterator[ClientConnection]:
-    with connect(service.socket_url) as made:
+    with connect(service.socket_url, close_timeout=1) as made:
         made.greeting = json.loads(made.recv())  # type: ignore[attr-defined]
         yield made
     assert service.idle()

@@ -116,7 +116,7 @@ def test_a_message_above_the_limit_closes_the_socket(strict: Service) -> None:
 
 
 def test_one_generation_too_many_is_refused_and_told_when_to_come_back(strict: Service) -> None:
-    with connect(strict.socket_url) as socket:
+    with connect(strict.socket_url, close_timeout=0.1) as socket:
         hear(socket)
         for name in "abc":
             say(socket, type="generate", id=name, prompt="It", parameters=LONG)

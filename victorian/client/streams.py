@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -176,15 +177,17 @@ class AsyncStream(Progress):
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """As `Stream.__iter__`."""
-        async for token in self._messages():
-            if self._shown(token):
-                yield token.text if token else ""
+        async with aclosing(self._messages()) as messages:
+            async for token in messages:
+                if self._shown(token):
+                    yield token.text if token else ""
 
     async def tokens(self) -> AsyncIterator[TokenMessage]:
         """As `Stream.tokens`."""
-        async for token in self._messages():
-            if token:
-                yield token
+        async with aclosing(self._messages()) as messages:
+            async for token in messages:
+                if token:
+                    yield token
 
     async def cancel(self) -> None:
         """As `Stream.cancel`, on this loop."""
@@ -208,7 +211,7 @@ class AsyncStream(Progress):
             except VictorianError as error:
                 await asyncio.sleep(self._pause(error))
 
-    async def _messages(self) -> AsyncIterator[TokenMessage | None]:
+    async def _messages(self) -> AsyncGenerator[TokenMessage | None, None]:
         """Tokens, and None where only time has passed."""
         try:
             while not self._ended:
