@@ -1,5 +1,6 @@
 """A real service on loopback: the application under uvicorn, over a toy engine."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,10 +34,21 @@ def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 class Service:
     url: str
     engine: Engine
+    models: Models
+    server: uvicorn.Server
 
     @property
     def socket_url(self) -> str:
         return "ws" + self.url.removeprefix("http") + "/v1/stream"
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that have not ended on the service's event loop."""
+        return len(asyncio.all_tasks(self.server.servers[0].get_loop()))
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.server_state.connections)
 
     def idle(self) -> bool:
         """Whether nothing is left running, soon."""
@@ -44,11 +56,18 @@ class Service:
 
 
 @contextmanager
-def running(artifact: Path, port: int, config: ServiceConfig, observer: Observer | None = None) -> Iterator[Service]:
-    """A service of a model directory, on a port of this machine."""
+def running(
+    artifact: Path,
+    port: int,
+    config: ServiceConfig,
+    observer: Observer | None = None,
+    engine_type: type[Engine] = Engine,
+) -> Iterator[Service]:
+    """A service of a model directory under uvicorn, for as long as the block."""
     loaded = read_artifact(str(artifact))
-    with Engine(loaded.model, loaded.encoding, config.engine) as engine:
-        app = create_app(Models([Served("toy", 1_700_000_000, Succession(engine))]), config, observer)
+    with engine_type(loaded.model, loaded.encoding, config.engine) as engine:
+        models = Models([Served("toy", 1_700_000_000, Succession(engine))])
+        app = create_app(models, config, observer)
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -56,7 +75,7 @@ def running(artifact: Path, port: int, config: ServiceConfig, observer: Observer
             assert thread.is_alive()
             time.sleep(0.01)
         try:
-            yield Service(f"http://127.0.0.1:{port}", engine)
+            yield Service(f"http://127.0.0.1:{port}", engine, models, server)
         finally:
             server.should_exit = True
             thread.join(timeout=10)

@@ -15,6 +15,7 @@
     │   ├── OverloadedError   ... now; later it can
     │   └── AuthenticationError   ... by whoever asked
     └── ServiceError      a service that cannot start, cannot be reached, or broke off
+        └── ReplicaLostError  ... in the middle of an answer: what has come of it is not the whole
 
 A message says what was expected, what came, and what to do. The command line prints it as one line.
 """
@@ -87,7 +88,21 @@ class RequestError(VictorianError, ValueError):
 
 
 class OverloadedError(RequestError):
-    """The queue is full, or a key has used up its minute: the same request may succeed later."""
+    """There is no room, or a key has used up its minute: the same request may succeed later.
+
+    Attributes:
+        retry_after_seconds: when that may be, if it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        parameter: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, parameter, code)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class AuthenticationError(RequestError):
@@ -95,4 +110,24 @@ class AuthenticationError(RequestError):
 
 
 class ServiceError(VictorianError, RuntimeError):
-    """A service cannot start, cannot be reached, or ended a stream before it was complete."""
+    """A service cannot start, cannot be reached, or ended a stream before it was complete.
+
+    Attributes:
+        code: a name for programs, as docs/protocol.md has them, if there is one.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ReplicaLostError(ServiceError):
+    """The connection, or the process behind it, was lost before the answer was complete.
+
+    Attributes:
+        text: what had come until then.
+    """
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message, "replica_lost")
+        self.text = text

@@ -24,7 +24,8 @@ def test_a_stream_gives_text_and_then_how_it_ended(service: Service) -> None:
         assert stream.complete is not None
         assert stream.complete.reason == "length"
         assert text == "".join(client.stream("It was", SHORT))
-        assert stream.connected.model == "toy"
+        assert stream.connected is not None
+        assert [one.id for one in stream.connected.models] == ["toy"]
     assert service.idle()
 
 

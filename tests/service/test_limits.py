@@ -49,7 +49,7 @@ class TestLimits:
             assert receive(socket)["type"] == "connected"
             ends = [generate(socket, name) for name in "abc"]
             assert [end["type"] for end in ends] == ["complete", "complete", "error"]
-            assert ends[2]["code"] == "rate_limit"
+            assert ends[2]["code"] == "rate_limited"
             assert httpx2.get(f"{service.url}/v1/models", headers=bearer(keys.reader)).status_code == 429
 
     def test_without_keys_everybody_shares_one_minute(self, start: Start) -> None:

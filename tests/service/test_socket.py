@@ -13,7 +13,7 @@ from tests.running_service import Service
 
 @pytest.fixture
 def socket(service: Service) -> Iterator[ClientConnection]:
-    with connect(service.socket_url) as made:
+    with connect(service.socket_url, close_timeout=1) as made:
         made.greeting = json.loads(made.recv())  # type: ignore[attr-defined]
         yield made
     assert service.idle()
@@ -41,9 +41,13 @@ def read_to_end(socket: ClientConnection, name: str) -> tuple[str, dict[str, Any
 def test_the_greeting_tells_session_model_and_limits(socket: ClientConnection) -> None:
     greeting = socket.greeting  # type: ignore[attr-defined]
     assert greeting["type"] == "connected"
-    assert greeting["model"] == "toy"
+    assert greeting["protocol"] == 1
     assert greeting["session"]
-    assert greeting["limits"] == {"context": 64, "max_tokens": 32768, "generations": 8, "message_bytes": 1048576}
+    assert greeting["models"] == [{"id": "toy", "context": 64, "max_tokens": 32768}]
+    assert greeting["limits"] == {
+        "generations": 8, "message_bytes": 1048576, "alternatives": 20, "deadline_seconds": 600, "idle_seconds": 300,
+        "send_seconds": 30,
+    }  # fmt: skip
 
 
 def test_a_generation_from_tokens_to_complete(socket: ClientConnection) -> None:
@@ -146,7 +150,8 @@ def test_a_cancel_that_follows_at_once_is_heeded(socket: ClientConnection) -> No
 def test_an_id_that_is_no_text_is_refused_and_the_socket_lives(socket: ClientConnection) -> None:
     socket.send('{"type": "generate", "id": "\\ud800"}')
     message = receive(socket)
-    assert (message["code"], message["id"]) == ("invalid_message", None)
+    assert message["code"] == "invalid_message"
+    assert "id" not in message
     send(socket, type="generate", id="after", prompt="It", parameters={"max_tokens": 2})
     assert read_to_end(socket, "after")[1]["type"] == "complete"
 
@@ -157,7 +162,7 @@ def test_a_bad_message_about_a_running_generation_does_not_end_it(socket: Client
     messages = [receive(socket)]
     while messages[-1]["type"] != "complete":
         messages.append(receive(socket))
-    assert [m["id"] for m in messages if m["type"] == "error"] == [None]
+    assert [m.get("id") for m in messages if m["type"] == "error"] == [None]
     assert messages[-1]["reason"] == "length"
 
 
@@ -178,7 +183,7 @@ def test_one_id_twice_and_too_many_at_once_are_refused(socket: ClientConnection)
     errors = []
     while len(errors) < 2:
         if (message := receive(socket))["type"] == "error":
-            errors.append((message["code"], message["id"]))
+            errors.append((message["code"], message.get("id")))
     assert ("invalid_request", None) in errors
     assert ("overloaded", "ninth") in errors
 

@@ -37,6 +37,7 @@ from victorian.config.serving import (
     Precision,
     SamplingParameters,
     ServiceConfig,
+    SocketConfig,
     bounds,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "Section",
     "SelectionConfig",
     "ServiceConfig",
+    "SocketConfig",
     "TokensConfig",
     "TrainingConfig",
     "bounds",

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
+from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
 from victorian.config.section import Section
+
+MAX_BIASED = 1024
+"""Tokens whose logits one request may change."""
 
 
 def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
@@ -16,6 +19,13 @@ def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
 
 
 ZERO_AS_WELL = WithJsonSchema({"anyOf": [{"const": 0}, {"type": "number", "minimum": 0.1, "maximum": 2}]})
+
+
+def _not_too_many(value: Any) -> Any:
+    """Counted before each is looked at: a list of a hundred thousand problems takes a second to make."""
+    if isinstance(value, dict) and len(value) > MAX_BIASED:
+        raise ValueError(f"at most {MAX_BIASED} tokens can have one, got {len(value)}")
+    return value
 
 
 class SamplingParameters(Section):
@@ -35,7 +45,9 @@ class SamplingParameters(Section):
     """Taken off the logits of tokens that stand in the output."""
     frequency_penalty: float = Field(0, ge=-2, le=2)
     """Taken off the logits of tokens of the output for each time that they stand there."""
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
+    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_not_too_many)] = Field(
+        {}, max_length=MAX_BIASED
+    )
     """Added to the logits of these tokens."""
     min_tokens: int = Field(0, ge=0, le=32_768)
     """Tokens before the end of the text may be drawn; a stop string ends it even so."""
@@ -137,11 +149,25 @@ class ObservationConfig(Section):
     """Share of the requests that are traced, where the caller has not decided; 0 to 1."""
 
 
+class SocketConfig(Section):
+    """What one WebSocket may take, and how long it may do nothing."""
+
+    generations: int = Field(8, ge=1, le=1024)
+    """Generations that may be under way on one socket."""
+    message_bytes: int = Field(1 << 20, ge=1024, le=1 << 24)
+    """Size of a client's message; a larger one closes the socket. A server below may have a lower limit of its own."""
+    idle_seconds: float = Field(300, gt=0, le=86_400)
+    """How long a socket may be open with no generation under way and no message from its client."""
+    send_seconds: float = Field(30, gt=0, le=3600)
+    """How long a client may leave unread what was sent to it; with more it is cut off."""
+
+
 class ServiceConfig(Section):
     """How a service serves: the `args` of `serve_config.yaml`."""
 
     engine: EngineConfig = EngineConfig()
     access: AccessConfig = AccessConfig()
+    socket: SocketConfig = SocketConfig()
     deadline_seconds: float = Field(600, gt=0, le=86_400)
     """What a request may take, waiting included; a client can ask for less."""
     observe: ObservationConfig = ObservationConfig()

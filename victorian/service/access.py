@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from victorian.config import AccessConfig
 from victorian.service.callers import ANYONE, Caller, Quota
 from victorian.service.keys import Key, Keyring, Scope
-from victorian.service.protocol import MAX_HEADER_BYTES, ErrorMessage, error_body
+from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, ErrorMessage, error_body
 
 PUBLIC = frozenset({"/", "/health", "/ready"})
 """What load balancers and browsers ask for before there is a key. Exact paths: nothing below them is open."""
@@ -28,7 +28,6 @@ ADMIN = ("/metrics", "/admin")
 """These and all below them want the scope `admin`, everything else `generate`."""
 
 SUBPROTOCOL, BEARER = "victorian", "bearer."
-POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
 
 def guard(app: FastAPI, config: AccessConfig, keyring: Keyring) -> None:
@@ -108,7 +107,7 @@ class Access:
             send = _choosing(send, SUBPROTOCOL)
         socket = WebSocket(scope, receive, send)
         if _header_bytes(scope) > MAX_HEADER_BYTES or not self._own_or_allowed(headers):
-            await socket.close(POLICY_VIOLATION)
+            await socket.close(CloseCode.POLICY_VIOLATION)
         elif key is None:
             await _turn_away(socket, "unauthorized", _UNKNOWN_KEY)
         elif needed is not None and needed not in key.scopes:
@@ -218,5 +217,5 @@ async def _turn_away(socket: WebSocket, code: Literal["unauthorized", "overloade
     """Let somebody in, say why they cannot stay, and close."""
     with contextlib.suppress(WebSocketDisconnect):
         await socket.accept()
-        await socket.send_text(ErrorMessage(code=code, message=message).model_dump_json())
-        await socket.close(TRY_AGAIN_LATER if code == "overloaded" else POLICY_VIOLATION, code)
+        await socket.send_text(ErrorMessage(code=code, message=message).model_dump_json(exclude_none=True))
+        await socket.close(CloseCode.TRY_AGAIN_LATER if code == "overloaded" else CloseCode.POLICY_VIOLATION, code)

@@ -3,12 +3,12 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from victorian.errors import AuthenticationError, OverloadedError
 from victorian.service.keys import SCOPES, Key, Keyring
 
 ANYONE = Key("anyone", frozenset(SCOPES), "")
@@ -59,15 +59,6 @@ class Quota:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a generation may not begin."""
-
-    code: Literal["unauthorized", "rate_limit"]
-    """As on the WebSocket."""
-    message: str
-
-
-@dataclass(frozen=True)
 class Caller:
     """Whoever holds a connection. In `scope["state"]["caller"]` of every request that is not public."""
 
@@ -80,9 +71,15 @@ class Caller:
         """The key's."""
         return self.key.name
 
-    async def refusal(self) -> Refusal | None:
-        """Count one more generation on an open connection; the reason if it may not begin."""
+    async def spend(self) -> None:
+        """Count one more generation on an open connection.
+
+        Raises:
+            AuthenticationError: if the key has been taken back since.
+            OverloadedError: if it has used up its minute.
+        """
         if self.key is not ANYONE and not self.keyring.knows(self.key):
-            return Refusal("unauthorized", "this key has been taken back: ask the operator for another")
+            raise AuthenticationError("this key has been taken back: ask the operator for another")
         spent = await self.quota.spend(self.name)
-        return Refusal("rate_limit", spent.refusal) if spent and not spent.allowed else None
+        if spent and not spent.allowed:
+            raise OverloadedError(spent.refusal, code="rate_limited", retry_after_seconds=spent.retry_after)

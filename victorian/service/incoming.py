@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from victorian.errors import ServiceError
 from victorian.service.logs import fields
+from victorian.service.outbox import let_abort
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Application(FastAPI):
             return await super().__call__(scope, receive, send)
         asking = _read(Headers(scope=scope))
         _current.set(asking)
+        if scope["type"] == "websocket":
+            let_abort(scope, send)
 
         async def identify(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):

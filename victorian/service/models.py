@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from victorian.artifact import find_artifact, read_artifact
@@ -50,6 +50,20 @@ class Models:
         self._leaving: list[Succession] = []
         self._observer: Observer | None = None
         self._loading = threading.Lock()
+        self._watchers: set[Callable[[], None]] = set()
+        self.closed = False
+        """Whether nothing will be served again."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have a function called, on any thread, when what is served has changed; until `unwatch`."""
+        self._watchers.add(changed)
+
+    def unwatch(self, changed: Callable[[], None]) -> None:
+        self._watchers.discard(changed)
+
+    def _tell(self) -> None:
+        for changed in tuple(self._watchers):
+            changed()
 
     def observe(self, observer: Observer) -> None:
         """Have every request of every model seen, from now on."""
@@ -116,6 +130,7 @@ class Models:
                 one.retire()
             if gone:
                 logger.info("models replaced", extra=fields(models=list(served), gone=len(gone)))
+            self._tell()
 
     @property
     def healthy(self) -> bool:
@@ -124,5 +139,7 @@ class Models:
 
     def close(self) -> None:
         """Stop every engine; what has not ended fails."""
+        self.closed = True
+        self._tell()
         for engine in (*(one.engine for one in self._served.values()), *self._leaving):
             engine.close()

@@ -1,4 +1,4 @@
-"""One WebSocket: several generations at once, each cancelled when asked or when the client leaves.
+"""A WebSocket: several generations at once, each cancelled when asked or when the client leaves.
 
 A handler that only sends is never told that the client has gone. So receiving is the main line here, and every
 generation is a task beside it that ends with it.
@@ -6,35 +6,35 @@ generation is a task beside it that ends with it.
 
 import asyncio
 import contextlib
-import json
+import logging
 import uuid
 from collections.abc import AsyncGenerator
 
 from fastapi import WebSocket, WebSocketDisconnect
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from victorian.config import Section, ServiceConfig, bounds, first_problem
-from victorian.engine.request import Completed, Event, Failed, TokenEvent
+from victorian.config import ServiceConfig
+from victorian.engine.request import Completed, Event, Failed, Request, TokenEvent
 from victorian.errors import OverloadedError, RequestError, VictorianError
 from victorian.service.callers import Caller
-from victorian.service.models import Models
+from victorian.service.models import Models, Served
+from victorian.service.outbox import Outbox, StalledError
 from victorian.service.protocol import (
-    MAX_GENERATIONS_PER_SOCKET,
-    MAX_MESSAGE_BYTES,
     Cancel,
-    Complete,
+    CloseCode,
     Connected,
     ErrorMessage,
     Generate,
-    GenerationId,
-    Limits,
-    Timings,
-    TokenMessage,
+    Ping,
+    Pong,
     client_message,
-    usage,
 )
+from victorian.service.socket_messages import complete_message, limits, offers, refusal, token_message, unreadable
 
-TOO_BIG = 1009
+logger = logging.getLogger(__name__)
+
+Goodbye = tuple[CloseCode, str]
+"""Why a socket is closed, for programs and for people."""
 
 
 class Conversation:
@@ -45,115 +45,155 @@ class Conversation:
         self._models = models
         self._config = config
         self._caller: Caller = socket.state.caller
+        self._loop = asyncio.get_running_loop()
         self._session = uuid.uuid4().hex
         self._generations: dict[str, asyncio.Task[None]] = {}
-        self._sending = asyncio.Lock()
+        self._outbox = Outbox(socket, config.socket.send_seconds)
+        self._offers = offers(models)
+        self._heard = self._loop.time()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve the socket until the client leaves; then nothing of it is left running."""
+        """Listen, and generate, until one side ends it; then nothing of it is left running."""
         await self._socket.accept()
+        self._models.watch(self._tell_of_change)
+        lines: list[asyncio.Task[Goodbye | None]] = []
         try:
-            served = self._models.find(None)
-            limits = Limits(context=served.engine.context, max_tokens=int(bounds("max_tokens")[1]))
-            await self._send(Connected(session=self._session, model=served.name, limits=limits))
-            while True:
-                message = await self._socket.receive()
-                if message["type"] == "websocket.disconnect":
-                    return
-                data = message.get("bytes") or (message.get("text") or "").encode()
-                if len(data) > MAX_MESSAGE_BYTES:
-                    await self._socket.close(TOO_BIG)
-                    return
-                await self._receive(data)
-        except WebSocketDisconnect:
+            if not self._offers:
+                why = "no model is loaded yet: try again later"
+                await self._outbox.send(refusal(None, OverloadedError(why)))
+                await self._outbox.close(CloseCode.TRY_AGAIN_LATER, why)
+                return
+            greeting = Connected(session=self._session, models=self._offers, limits=limits(self._config))
+            await self._outbox.send(greeting)
+            lines = [asyncio.create_task(self._listen()), asyncio.create_task(self._until_idle())]
+            done, _ = await asyncio.wait(lines, return_when=asyncio.FIRST_COMPLETED)
+            if goodbye := next(iter(done)).result():
+                await self._outbox.close(*goodbye)
+        except (StalledError, WebSocketDisconnect):
             return
         finally:
-            tasks = list(self._generations.values())
+            self._models.unwatch(self._tell_of_change)
+            tasks = [*lines, *self._generations.values()]
             for name in self._generations:  # a task that has not begun would not cancel its request
                 self._models.cancel(self._name(name))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    # When it ends.
+
+    def _tell_of_change(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the socket with it
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _until_idle(self) -> Goodbye | None:
+        """Wait until there is nothing to stay open for."""
+        idle_seconds = self._config.socket.idle_seconds
+        while not self._outbox.stalled:
+            left = None
+            if not self._generations:
+                if self._models.closed or offers(self._models) != self._offers:
+                    return CloseCode.GOING_AWAY, "what is served has changed: connect again"
+                left = self._heard + idle_seconds - self._loop.time()
+                if left <= 0:
+                    return CloseCode.NORMAL, f"idle for {idle_seconds:g} seconds"
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+        return None
+
+    # What the client says.
+
+    async def _listen(self) -> Goodbye | None:
+        """Heed the client's messages until it leaves, or says too much at once."""
+        most = self._config.socket.message_bytes
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return None
+            data = message.get("bytes") or (message.get("text") or "").encode()
+            if len(data) > most:
+                return CloseCode.TOO_BIG, f"a message has {len(data)} bytes, at most {most} are read"
+            self._heard = self._loop.time()
+            await self._receive(data)
+
     async def _receive(self, data: bytes) -> None:
         try:
             message = client_message.validate_json(data)
         except ValidationError as error:
-            await self._send(ErrorMessage(code="invalid_message", message=first_problem(error), id=self._id_in(data)))
+            answer = unreadable(data, error)
+            if answer.id in self._generations:  # an error with its id would end it
+                answer = answer.model_copy(update={"id": None})
+            await self._outbox.send(answer)
             return
         match message:
             case Generate():
                 await self._begin(message)
             case Cancel():
                 self._models.cancel(self._name(message.id))
+            case Ping():
+                await self._outbox.send(Pong())
 
     async def _begin(self, message: Generate) -> None:
-        if message.id in self._generations:
-            problem = f"a generation with the id {message.id!r} is under way on this socket already"
-            await self._send(ErrorMessage(code="invalid_request", message=problem, id=None))
-        elif len(self._generations) >= MAX_GENERATIONS_PER_SOCKET:
-            problem = f"{MAX_GENERATIONS_PER_SOCKET} generations are under way on this socket, which is the limit"
-            await self._send(ErrorMessage(code="overloaded", message=problem, id=message.id))
-        elif refusal := await self._caller.refusal():
-            await self._send(ErrorMessage(code=refusal.code, message=refusal.message, id=message.id))
-        else:
-            try:  # submitted here and not in the task, so that a cancel which follows at once finds it
-                served = self._models.find(None)
-                request = served.engine.request(message.prompt, message.parameters, self._name(message.id))
-                events = served.stream(request)
-            except OverloadedError as error:
-                await self._send(ErrorMessage(code="overloaded", message=str(error), id=message.id))
-            except RequestError as error:
-                await self._send(ErrorMessage(code="invalid_request", message=str(error), id=message.id))
-            except VictorianError as error:
-                await self._send(ErrorMessage(code="internal_error", message=str(error), id=message.id))
-            else:
-                task = asyncio.create_task(self._generate(message, events))
-                self._generations[message.id] = task
-                task.add_done_callback(lambda _: self._generations.pop(message.id, None))
+        most = self._config.socket.generations
+        named: str | None = message.id
+        try:
+            if message.id in self._generations:
+                named = None  # an error with the id would end the other one
+                raise RequestError(f"a generation with the id {message.id!r} is under way on this socket already", "id")
+            if len(self._generations) >= most:
+                raise OverloadedError(f"{most} generations are under way on this socket, which is the limit")
+            await self._caller.spend()
+            # Submitted here and not in the task, so that a cancel which follows at once finds it.
+            served = self._models.find(message.model)
+            request = served.engine.request(
+                message.prompt,
+                message.parameters,
+                self._name(message.id),
+                logprobs=message.alternatives,
+                deadline_seconds=min(
+                    message.deadline_seconds or self._config.deadline_seconds, self._config.deadline_seconds
+                ),
+            )
+            events = served.stream(request)
+        except VictorianError as error:
+            await self._outbox.send(refusal(named, error))
+            return
+        self._generations[message.id] = asyncio.create_task(self._generate(message.id, served, request, events))
 
-    async def _generate(self, message: Generate, stream: AsyncGenerator[Event, None]) -> None:
+    # What it is told.
+
+    async def _generate(
+        self, generation: str, served: Served, request: Request, stream: AsyncGenerator[Event, None]
+    ) -> None:
         """Send a generation's tokens and its end."""
+        scored = request.logprobs is not None
         try:
             async with contextlib.aclosing(stream) as events:
                 async for event in events:
                     match event:
                         case TokenEvent():
-                            await self._send(TokenMessage(id=message.id, index=event.index, text=event.text))
+                            token = token_message(generation, event, served.engine.encoding, scored)
+                            await self._outbox.send(token)
                         case Completed():
-                            await self._send(_complete(message.id, event))
+                            await self._outbox.send(complete_message(generation, event, request))
                         case Failed():
-                            await self._send(ErrorMessage(code="internal_error", message=event.message, id=message.id))
-        except (WebSocketDisconnect, RuntimeError):
-            return  # the client has left between two tokens; leaving the stream has cancelled the request
-
-    async def _send(self, message: Section) -> None:
-        async with self._sending:
-            await self._socket.send_text(message.model_dump_json())
-
-    def _id_in(self, data: bytes) -> str | None:
-        """The id of the generation that a refused message began, if it had a usable one that is not another's."""
-        try:
-            found = TypeAdapter(GenerationId).validate_python(json.loads(data)["id"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return None
-        return None if found in self._generations else found
+                            code = "shutting_down" if self._models.closed else event.code
+                            await self._outbox.send(ErrorMessage(code=code, message=event.message, id=generation))
+        except (StalledError, WebSocketDisconnect):
+            return  # leaving the stream has cancelled the request; the main line hears of it too
+        except Exception as error:  # a bug of ours ends one generation, and its client is told
+            logger.exception("a generation could not be sent")
+            problem = f"{type(error).__name__}: {error}"
+            with contextlib.suppress(StalledError, WebSocketDisconnect):
+                await self._outbox.send(ErrorMessage(code="internal_error", message=problem, id=generation))
+        finally:
+            del self._generations[generation]
+            self._heard = self._loop.time()
+            self._changed.set()
 
     def _name(self, generation: str) -> str:
         """The engine's id for a client's: two sockets may use the same."""
         return f"{self._session}/{generation}"
-
-
-def _complete(generation: str, event: Completed) -> Complete:
-    later = event.completion_tokens - 1
-    decoding = event.seconds - event.first_token_seconds
-    return Complete(
-        id=generation,
-        reason=event.reason,
-        usage=usage(event.prompt_tokens, event.completion_tokens),
-        timings=Timings(
-            first_token_seconds=event.first_token_seconds,
-            seconds=event.seconds,
-            tokens_per_second=later / decoding if later > 0 and decoding > 0 else 0.0,
-        ),
-    )

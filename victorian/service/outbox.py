@@ -1,0 +1,76 @@
+"""Messages on their way to one WebSocket's client, who may not read them.
+
+A server below holds a bounded number of bytes for a client, and then lets whoever sends wait. One that waits for too
+long has a client who is gone or does not mean well: the connection is aborted, because a goodbye would wait as well.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+from starlette.types import Scope, Send
+
+from victorian.config import Section
+from victorian.service.protocol import CloseCode
+
+ABORT = "victorian.abort"
+
+
+class StalledError(Exception):
+    """A client has not read for as long as that is borne."""
+
+
+class Outbox:
+    """The way to a client.
+
+    Attributes:
+        stalled: whether the client was cut off because it did not read.
+    """
+
+    def __init__(self, socket: WebSocket, seconds: float) -> None:
+        self._socket = socket
+        self._seconds = seconds
+        self._turn = asyncio.Lock()
+        self.stalled = False
+
+    async def send(self, message: Section) -> None:
+        """Hand a message over to the server below.
+
+        Raises:
+            StalledError: if the client does not read.
+            WebSocketDisconnect: if it has gone.
+        """
+        await self._within_limit(self._socket.send_text, message.model_dump_json(exclude_none=True))
+
+    async def close(self, code: CloseCode, reason: str) -> None:
+        """Say goodbye, to a client that may have gone already or does not read."""
+        try:
+            await self._within_limit(self._socket.close, int(code), reason)
+        except (StalledError, WebSocketDisconnect):
+            return
+
+    async def _within_limit(self, send: Callable[..., Any], *arguments: object) -> None:
+        async with self._turn:  # so that the time of one is not that of those that wait behind it
+            if self.stalled:
+                raise StalledError
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(*arguments)
+            except TimeoutError as error:
+                self.stalled = True
+                self._socket.scope.get(ABORT, lambda: None)()
+                raise StalledError from error
+            except RuntimeError as error:  # what Starlette and Serve say of a socket that is closed
+                raise WebSocketDisconnect from error
+
+
+def let_abort(scope: Scope, send: Send) -> None:
+    """Put the way to abort a WebSocket's connection into its scope, for whoever is called with the server's own `send`.
+
+    ASGI has none. uvicorn's `send` is a method of the protocol that owns the transport; under another server, as in a
+    replica behind Serve's proxy, there is nothing to be found and a stalled connection is left to that server.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if callable(abort := getattr(transport, "abort", None)):
+        scope[ABORT] = abort
