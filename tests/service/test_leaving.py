@@ -53,7 +53,9 @@ Begin = Callable[[Service, Callable[[], bool]], Leave]
 
 @pytest.fixture(scope="module")
 def paced(toy_artifact: Path, free_port: Callable[[], int]) -> Iterator[Service]:
-    with running(toy_artifact, free_port(), ServiceConfig(engine=EngineConfig(max_running=4)), PacedEngine) as made:
+    with running(
+        toy_artifact, free_port(), ServiceConfig(engine=EngineConfig(max_running=4)), engine_type=PacedEngine
+    ) as made:
         yield made
 
 

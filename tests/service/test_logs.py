@@ -99,7 +99,7 @@ def test_refusals_and_failures_have_their_lines(small: Service, log: Log, monkey
     assert small.idle()
     with monkeypatch.context() as patched:
         patched.setattr(small.engine._forward.runner, "run", fail)
-        assert post(small, "broken", prompt=SECRET).status_code == 503
+        assert post(small, "broken", prompt=SECRET).status_code == 500
     entry = log.of("broken", "request failed")
     assert (entry["level"], entry["reason"], entry["message"]) == ("error", "internal_error", "RuntimeError: injected")
     about = [entry["request_id"] for entry in log.entries if "request_id" in entry]

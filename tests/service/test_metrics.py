@@ -153,7 +153,7 @@ def test_failures_are_counted_by_their_code(small: Service, monkeypatch: pytest.
     before = scrape(small.url)
     with monkeypatch.context() as patched:
         patched.setattr(small.engine._forward.runner, "run", fail)
-        assert httpx2.post(f"{small.url}/v1/completions", json={"prompt": "It"}).status_code == 503
+        assert httpx2.post(f"{small.url}/v1/completions", json={"prompt": "It"}).status_code == 500
     added = scrape(small.url).since(before)
     assert added.value("request_failure_total", code="internal_error") == 1
     assert added.value("request_failure_total", code="slow_reader") == 0

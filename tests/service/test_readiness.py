@@ -111,7 +111,7 @@ def test_a_model_that_is_broken_is_not_ready_at_once_and_says_why(
         raise RuntimeError("injected")
 
     monkeypatch.setattr(quick.engine._scheduler, "schedule", fail)
-    assert httpx2.post(f"{quick.url}/v1/completions", json={"prompt": "It"}).status_code == 503
+    assert httpx2.post(f"{quick.url}/v1/completions", json={"prompt": "It"}).status_code == 500
     answer = httpx2.get(f"{quick.url}/ready")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     assert answer.json()["error"]["message"] == "toy: RuntimeError: injected"

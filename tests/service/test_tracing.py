@@ -88,7 +88,7 @@ def test_a_failure_is_told_with_its_code(traces: Traces, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patched:
         patched.setattr(traces.service.engine._forward.runner, "run", fail)
-        assert traces.ask(prompt="It").status_code == 503
+        assert traces.ask(prompt="It").status_code == 500
     spans = traces.spans()
     assert list(spans) == ["text_completion toy"]
     (root,) = spans.values()

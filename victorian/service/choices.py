@@ -32,7 +32,7 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
     """What the engine is asked for: `n` choices of each prompt, the first prompt's before the second's.
 
     Args:
-        name: what the engine's ids begin with.
+        name: the engine's id of the only one; of several each has its index behind it.
 
     Raises:
         RequestError: if one of them cannot be served as asked.
@@ -47,6 +47,7 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         raise RequestError(f"expected as many as n, which is {body.n}, got {body.best_of}", "best_of")
     if not body.max_tokens and not body.echo:
         raise RequestError("0 tokens can be asked for with echo only, to score the prompt", "max_tokens")
+    several = len(prompts) * body.n > 1
     sampling = body.sampling()
     samplings = [
         sampling if sampling.seed is None else sampling.model_copy(update={"seed": choice_seed(sampling.seed, number)})
@@ -56,7 +57,7 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         served.engine.request(
             prompt,
             samplings[index % body.n],
-            f"{name}-{index}",
+            f"{name}-{index}" if several else name,
             logprobs=body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
             deadline_seconds=min(config.deadline_seconds, body.deadline_seconds or config.deadline_seconds),
