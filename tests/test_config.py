@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from victorian.config import Recipe, SamplingParameters, bounds, differences, read_recipe
+from victorian.config import Recipe, SamplingParameters, Section, bounds, differences, read_recipe
 from victorian.errors import ConfigError
 from victorian.recipes import GPT2_124M, RECIPES, TINY, find_recipe
+from victorian.service.protocol import CompletionRequest
 
 
 def test_gpt2_124m_is_the_papers_configuration() -> None:
@@ -88,3 +89,20 @@ def test_sampling_out_of_range_is_refused(changes: dict[str, object]) -> None:
 def test_a_damaged_recipe_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"run/recipe.json does not hold a recipe"):
         read_recipe("{", "run/recipe.json")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"stop": [1] * 100_000},
+        {"logit_bias": {f"x{i}": 1 for i in range(100_000)}},
+        {f"unknown{i}": 1 for i in range(100_000)},
+    ],
+    ids=["stop", "logit_bias", "names"],
+)
+@pytest.mark.parametrize("kind", [SamplingParameters, CompletionRequest])
+def test_a_hundred_thousand_mistakes_are_one_problem(kind: type[Section], value: dict[str, object]) -> None:
+    """Each that is told of takes time, and others wait for it."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(value)
+    assert caught.value.error_count() <= 2

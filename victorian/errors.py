@@ -114,11 +114,13 @@ class ServiceError(VictorianError, RuntimeError):
 
     Attributes:
         code: a name for programs, as docs/protocol.md has them, if there is one.
+        retry_after_seconds: when the same request may succeed, if that is known.
     """
 
-    def __init__(self, message: str, code: str | None = None) -> None:
+    def __init__(self, message: str, code: str | None = None, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ReplicaLostError(ServiceError):

@@ -89,7 +89,7 @@ class Script:
         prompt = (await request.json())["prompt"]
         if not prompt:
             return JSONResponse({"error": {"message": "no prompt", "type": "t", "param": "prompt"}}, 400)
-        return {"tokens": [ord(letter) for letter in prompt], "count": len(prompt), "max_model_len": 64, "more": None}
+        return {"tokens": [ord(letter) for letter in prompt], "count": len(prompt), "max_model_len": 64}
 
 
 async def events(acts: tuple[str, ...]) -> Any:

@@ -65,6 +65,12 @@ def test_no_service_is_said_in_words(free_port: Callable[[], int]) -> None:
             client.models()
 
 
+def test_a_password_in_an_address_is_neither_used_nor_shown() -> None:
+    with pytest.raises(ServiceError, match="a key goes into `key`") as caught:
+        Client("http://somebody:secret@127.0.0.1:8000")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8000", "http://[x", "http://localhost:abc", "http://localhost:99999", "http://"]
 )

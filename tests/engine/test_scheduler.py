@@ -53,7 +53,7 @@ def test_requests_join_in_the_order_of_arrival_and_advance_together() -> None:
     over = scheduler(running=2)
     items = [sequence(name) for name in "abc"]
     for item in items:
-        over.add(item)
+        over.add([item])
     assert step(over) == [("a", 0, 3, True), ("b", 0, 3, True)]
     assert step(over) == [("a", 3, 4, True), ("b", 3, 4, True)]
     over.finish(items[0])
@@ -63,15 +63,15 @@ def test_requests_join_in_the_order_of_arrival_and_advance_together() -> None:
 def test_a_higher_priority_is_served_before() -> None:
     over = scheduler(running=1)
     for name, priority in (("a", 0), ("b", 0), ("c", 1)):
-        over.add(sequence(name, priority=priority))
+        over.add([sequence(name, priority=priority)])
     assert names(over.waiting) == ["c", "a", "b"]
 
 
 def test_a_long_prompt_is_read_in_chunks_and_holds_nobody_up() -> None:
     over = scheduler(chunk=20)
-    over.add(sequence("short"))
+    over.add([sequence("short")])
     step(over)
-    over.add(sequence("long", range(50)))
+    over.add([sequence("long", range(50))])
     assert step(over) == [("short", 3, 4, True), ("long", 0, 20, False)]
     assert step(over) == [("short", 4, 5, True), ("long", 20, 40, False)]
     assert step(over) == [("short", 5, 6, True), ("long", 40, 50, True)]
@@ -80,7 +80,7 @@ def test_a_long_prompt_is_read_in_chunks_and_holds_nobody_up() -> None:
 def test_prompts_share_a_chunk() -> None:
     over = scheduler(chunk=20)
     for name in "ab":
-        over.add(sequence(name, [ord(name)] * 15))
+        over.add([sequence(name, [ord(name)] * 15)])
     assert step(over) == [("a", 0, 15, True), ("b", 0, 5, False)]
     assert step(over) == [("a", 15, 16, True), ("b", 5, 15, True)]
 
@@ -89,13 +89,13 @@ def test_what_begins_alike_is_read_once() -> None:
     over = scheduler()
     text = list(range(2 * B + 5))
     first = sequence("a", text)
-    over.add(first)
+    over.add([first])
     assert step(over) == [("a", 0, 2 * B, False)]
-    over.add(sequence("b", text))
+    over.add([sequence("b", text)])
     assert step(over) == [("a", 2 * B, 2 * B + 5, True), ("b", 2 * B, 2 * B + 5, True)]
     over.finish(first)
     other = sequence("c", [*text[:B], 99, *text[B + 1 :]])
-    over.add(other)
+    over.add([other])
     assert step(over)[1][:2] == ("c", B)
     assert other.reused == B
 
@@ -104,18 +104,18 @@ def test_a_prompt_that_is_known_to_its_end_still_reads_its_last_token() -> None:
     over = scheduler()
     text = list(range(2 * B))
     first = sequence("a", text)
-    over.add(first)
+    over.add([first])
     step(over)
     over.finish(first)
-    over.add(sequence("b", text))
+    over.add([sequence("b", text)])
     assert step(over) == [("b", B, 2 * B, True)]
 
 
 def test_when_the_cache_is_full_the_last_gives_way_and_goes_on_later() -> None:
     over = scheduler(blocks=4, running=2)
     first, second = sequence("a", [1] * B, 4 * B), sequence("b", [2] * B, 4 * B)
-    over.add(first)
-    over.add(second)
+    over.add([first])
+    over.add([second])
     seen = [step(over) for _ in range(2 * B)]
     assert seen[0] == [("a", 0, B, True), ("b", 0, B, True)]
     assert seen[B + 1] == [("a", 2 * B, 2 * B + 1, True)]
@@ -129,7 +129,7 @@ def test_when_the_cache_is_full_the_last_gives_way_and_goes_on_later() -> None:
 def test_the_window_slides_to_its_later_half_when_the_context_is_full() -> None:
     over = scheduler()
     item = sequence("a", range(B), context=2 * B)
-    over.add(item)
+    over.add([item])
     for _ in range(B + 1):
         step(over)
     assert item.length == 2 * B + 1
@@ -140,7 +140,7 @@ def test_the_window_slides_to_its_later_half_when_the_context_is_full() -> None:
 def test_the_prompts_beginning_stays_when_the_window_slides_and_is_not_read_again() -> None:
     over = scheduler()
     item = sequence("a", range(100, 100 + 2 * B), context=4 * B, keep=B + 2)
-    over.add(item)
+    over.add([item])
     while not item.window_start:
         step(over)
     item.tokens[-3:] = [1, 2, 3]
@@ -156,11 +156,11 @@ def test_the_prompts_beginning_stays_when_the_window_slides_and_is_not_read_agai
 
 def test_a_prompt_whose_tokens_are_looked_up_is_read_from_its_beginning() -> None:
     over = scheduler(chunk=B)
-    over.add(sequence("a", range(2 * B)))
+    over.add([sequence("a", range(2 * B))])
     step(over)
     step(over)
     item = sequence("b", range(2 * B), scored=True)
-    over.add(item)
+    over.add([item])
     over.schedule()
     assert item.cached == 0
     read = Read(item, 0, B, False)
@@ -172,15 +172,15 @@ def test_a_prompt_whose_tokens_are_looked_up_is_read_from_its_beginning() -> Non
 def test_a_full_house_is_refused_in_words() -> None:
     over = scheduler(running=1, waiting=1)
     first = sequence("a")
-    over.add(first)
-    over.add(sequence("b"))
+    over.add([first])
+    over.add([sequence("b")])
     with pytest.raises(OverloadedError, match="try again in a moment"):
-        over.add(sequence("c"))
+        over.add([sequence("c")])
     step(over)
     with pytest.raises(OverloadedError):
-        over.add(sequence("c"))
+        over.add([sequence("c")])
     over.finish(first)
-    over.add(sequence("c"))
+    over.add([sequence("c")])
     assert names(over.waiting) == ["b", "c"]
 
 
@@ -188,7 +188,7 @@ def test_cancelled_requests_leave_the_queue_and_their_blocks() -> None:
     over = scheduler(running=1, blocks=8)
     items = [sequence(name) for name in "abc"]
     for item in items:
-        over.add(item)
+        over.add([item])
     step(over)
     items[0].cancelled = items[1].cancelled = True
     assert names(over.drop_cancelled()) == ["a", "b"]
@@ -299,7 +299,7 @@ def test_no_request_is_lost_and_no_block_is_used_twice(
                 prompt = [i % (alphabet + 2) for i in range(length)]
                 item = sequence(str(number), prompt, 3 * B, keep=keep, scored=scored)
                 open_requests[item] = output
-                over.add(item)
+                over.add([item])
             case ("cancel", int(index)):
                 if open_requests:
                     list(open_requests)[index % len(open_requests)].cancelled = True

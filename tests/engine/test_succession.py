@@ -161,3 +161,17 @@ class TestCompiling:
         assert soon(lambda: "no such architecture" in caplog.text)
         assert complete(engines, engines.request("It", SHORT))[1].completion_tokens == 20
         engines.close()
+
+    def test_kernels_that_come_too_late_are_closed(self, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+        ready, loaded = threading.Event(), threading.Event()
+        monkeypatch.setattr(succession, "library", lambda: ready.wait(60))
+        monkeypatch.setattr(succession, "warm_up", lambda engine: (late.append(engine), loaded.set()))
+        late: list[Engine] = []
+        config = EngineConfig(max_running=1)
+        monkeypatch.setattr(succession, "Engine", lambda *_: Engine(artifact.model, artifact.encoding, torch_alone))
+        torch_alone = config.model_copy(update={"kernels": "torch"})
+        engines = start(artifact.model, artifact.encoding, config)
+        engines.retire()
+        ready.set()
+        assert loaded.wait(60)
+        assert soon(lambda: not late[0]._thread.is_alive())

@@ -73,6 +73,7 @@ class TestWithKeys:
 
         assert status("/v1/models", keys.reader) == 200
         assert status("/v1/models", keys.admin) == 403
+        assert status("/metrics%0A", keys.reader) == 404  # the route's pattern would take it for /metrics
         for path in ("/metrics", "/metrics/", "/admin", "/admin/models"):
             assert status(path, keys.reader) == 403
             assert status(path, keys.admin) not in (401, 403)

@@ -193,10 +193,20 @@ def test_the_end_of_the_text_is_scored_but_neither_shown_nor_counted(client: ope
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_choices_that_do_not_all_fit_are_all_refused(service: Service, stream: bool) -> None:
-    answer = ask(service, prompt="It", n=9, max_tokens=30_000, stream=stream)
+    other = hold(service, {"prompt": "It", "max_tokens": 30_000, "stream": True})
+    assert soon(lambda: service.engine.active == 1)
+    answer = ask(service, prompt="It", n=8, max_tokens=30_000, stream=stream)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert service.engine.active == 0
+    assert service.engine.active == 1
+    other.close()
+    assert service.idle()
     assert ask(service, prompt="It", n=8, max_tokens=3).status_code == 200
+
+
+def test_choices_that_never_fit_are_not_told_to_come_back(service: Service) -> None:
+    answer = ask(service, prompt="It", n=9, max_tokens=3)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
+    assert answer.json()["error"]["message"] == "9 texts at once are more than there ever is room for, 8"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from tests.running_service import soon
 from victorian.artifact import read_artifact
-from victorian.config import EngineConfig, ServiceConfig
+from victorian.config import AccessConfig, EngineConfig, ServiceConfig
 from victorian.engine.engine import Engine
 from victorian.engine.succession import Succession
 from victorian.service.ingress import create_app
@@ -90,12 +90,12 @@ def test_an_engine_that_ends_leaves_nobody_waiting(app: FastAPI, engine: Engine)
         await asyncio.to_thread(engine.close)
 
     _, _, streamed = post(app, LONG | {"stream": True}, closed)
-    assert error(streamed.split("\n\n")[-2])["code"] == "internal_error"
+    assert error(streamed.split("\n\n")[-2])["code"] == "shutting_down"
     status, headers, body = post(app, LONG)
     assert (status, headers["retry-after"], error(body)["type"]) == (503, "1", "server_error")
 
 
-def test_a_plain_answer_that_breaks_off_is_500(app: FastAPI, engine: Engine) -> None:
+def test_a_plain_answer_of_a_service_that_stops_is_503(app: FastAPI, engine: Engine) -> None:
     async def close() -> None:
         assert await asyncio.to_thread(soon, lambda: engine.active == 2)
         await asyncio.to_thread(engine.close)
@@ -106,8 +106,8 @@ def test_a_plain_answer_that_breaks_off_is_500(app: FastAPI, engine: Engine) -> 
         await closing
         return answer
 
-    status, _, body = asyncio.run(both())
-    assert (status, error(body)["code"]) == (500, "internal_error")
+    status, headers, body = asyncio.run(both())
+    assert (status, headers["retry-after"], error(body)["code"]) == (503, "1", "shutting_down")
     assert engine.active == 0
 
 
@@ -124,3 +124,19 @@ def test_a_bug_is_an_error_object_too() -> None:
     answer = asyncio.run(ask())
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in answer.text
+
+
+def test_a_page_of_another_origin_can_read_that_it_met_a_bug() -> None:
+    class Broken(Models):
+        def find(self, name: str | None) -> Served:
+            raise ZeroDivisionError
+
+    async def ask() -> httpx2.Response:
+        config = ServiceConfig(access=AccessConfig(origins=("https://example.org",)))
+        transport = httpx2.ASGITransport(create_app(Broken(), config), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.get("/v1/models/toy", headers={"Origin": "https://example.org"})
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (500, "https://example.org")
+    assert answer.headers["x-request-id"]

@@ -9,8 +9,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,12 +35,12 @@ class PacedEngine(Engine):
 
     generated = 0
 
-    def submit(self, request: Request, deliver: Deliver) -> None:
-        def counted(event: Event) -> None:
+    def submit_all(self, requests: Sequence[tuple[Request, Deliver]]) -> None:
+        def counted(deliver: Deliver, event: Event) -> None:
             self.generated += isinstance(event, TokenEvent)
             deliver(event)
 
-        super().submit(request, counted)
+        super().submit_all([(request, partial(counted, deliver)) for request, deliver in requests])
 
     def step(self) -> None:
         time.sleep(PACE_SECONDS)

@@ -247,3 +247,13 @@ def test_what_runs_the_service_prints_no_texts_of_errors(
         if record.name.startswith("uvicorn"):
             assert SECRET not in logging.Formatter().format(record)
             assert "mine met a RuntimeError" in logging.Formatter().format(record)
+
+
+def test_nobody_can_write_a_line_of_his_own() -> None:
+    stream = io.StringIO()
+    handler = write_logs(ObservationConfig(log_format="text"), stream)
+    try:
+        logging.getLogger("victorian.test").warning("a\n2026-01-01T00:00:00 error all is lost", extra=fields(id="b\nc"))
+    finally:
+        logging.getLogger("victorian").removeHandler(handler)
+    assert len(stream.getvalue().splitlines()) == 1

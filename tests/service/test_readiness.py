@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -127,13 +127,13 @@ class TestProbes:
         artifact = read_artifact(str(toy_artifact))
         with Engine(artifact.model, artifact.encoding, EngineConfig()) as engine:
             submitted: list[str] = []
-            submit = engine.submit
+            submit_all = engine.submit_all
 
-            def noted(request: Request, deliver: Deliver) -> None:
-                submitted.append(request.id)
-                submit(request, deliver)
+            def noted(requests: Sequence[tuple[Request, Deliver]]) -> None:
+                submitted.extend(request.id for request, _ in requests)
+                submit_all(requests)
 
-            engine.submit = noted  # type: ignore[method-assign]
+            engine.submit_all = noted  # type: ignore[method-assign]
             yield Readiness(Models([Served("toy", 0, Succession(engine))]), ObservationConfig()), engine, submitted
 
     def test_many_who_ask_at_once_cost_one_token(self, asked: tuple[Readiness, Engine, list[str]]) -> None:

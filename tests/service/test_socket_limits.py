@@ -212,3 +212,16 @@ def test_before_a_model_is_loaded_a_client_is_told_to_come_back() -> None:
         error = socket.receive_json()
         assert (error["code"], error["retry_after_seconds"]) == ("overloaded", 1.0)
         assert socket.receive()["code"] == 1013
+
+
+def test_a_reader_of_events_who_stalls_is_cut_off_too(strict: Service) -> None:
+    place = urlsplit(strict.url)
+    body = json.dumps({"prompt": "It", "stream": True, "min_tokens": 30_000, "logprobs": 20} | LONG)
+    with network.socket() as reader:
+        reader.setsockopt(network.SOL_SOCKET, network.SO_RCVBUF, 4096)
+        reader.connect((place.hostname, place.port))
+        head = "POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        reader.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert reader.recv(100).startswith(b"HTTP/1.1 200")
+        assert soon(lambda: not strict.connections, seconds=20)
+    assert strict.idle()

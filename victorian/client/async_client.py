@@ -12,11 +12,12 @@ import httpx2
 
 from victorian.client.failures import unanswered
 from victorian.client.generation import Generation, Prompt
-from victorian.client.service import ServiceClient, Tokens, Way
+from victorian.client.service import ServiceClient, Way
 from victorian.client.streams import Answer, AsyncStream
 from victorian.client.transports import AsyncEventsTransport, AsyncSocketTransport, AsyncTransport
 from victorian.config import SamplingParameters
 from victorian.errors import VictorianError
+from victorian.service.protocol import Tokenized
 
 
 class AsyncClient(ServiceClient):
@@ -69,7 +70,7 @@ class AsyncClient(ServiceClient):
         """As `Client.models`."""
         return self._names(await self._ask("GET", "/v1/models"))
 
-    async def tokenize(self, prompt: str, model: str | None = None) -> Tokens:
+    async def tokenize(self, prompt: str, model: str | None = None) -> Tokenized:
         """As `Client.tokenize`."""
         return self._tokens(await self._ask("POST", "/v1/tokenize", self._tokenize_body(prompt, model)))
 

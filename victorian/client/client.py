@@ -12,11 +12,12 @@ import httpx2
 
 from victorian.client.failures import unanswered
 from victorian.client.generation import Generation, Prompt
-from victorian.client.service import ServiceClient, Tokens, Way
+from victorian.client.service import ServiceClient, Way
 from victorian.client.streams import Answer, Stream
 from victorian.client.transports import EventsTransport, SocketTransport, Transport
 from victorian.config import SamplingParameters
 from victorian.errors import VictorianError
+from victorian.service.protocol import Tokenized
 
 
 class Client(ServiceClient):
@@ -80,7 +81,7 @@ class Client(ServiceClient):
         """Names of the models that are served; ServiceError if no service answers."""
         return self._names(self._ask("GET", "/v1/models"))
 
-    def tokenize(self, prompt: str, model: str | None = None) -> Tokens:
+    def tokenize(self, prompt: str, model: str | None = None) -> Tokenized:
         """A text as token ids.
 
         Raises:

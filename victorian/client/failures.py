@@ -43,7 +43,9 @@ def told_over_http(status: int, body: bytes, retry_after: str | None) -> Victori
         return OverloadedError(message, param, code, _seconds(retry_after))
     if status < 500:
         return RequestError(message, param, code)
-    return ServiceError(message, code or ("shutting_down" if status == 503 else "internal_error"))
+    return ServiceError(
+        message, code or ("shutting_down" if status == 503 else "internal_error"), _seconds(retry_after)
+    )
 
 
 def told_in_stream(data: str) -> VictorianError:
@@ -63,7 +65,7 @@ def _told(code: str, message: str, param: str | None, retry_after: float | None)
             return AuthenticationError(message, param, code)
         case "invalid_request" | "invalid_message" | "model_not_found":
             return RequestError(message, param, code)
-    return ServiceError(message, code)
+    return ServiceError(message, code, retry_after)
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -87,9 +89,9 @@ class Retries:
             VictorianError: this one, if it would come again, or if it has come too often.
         """
         transient = isinstance(error, OverloadedError) or (
-            isinstance(error, ServiceError) and error.code in ("unreachable", "shutting_down")
+            isinstance(error, ServiceError) and error.code in ("unreachable", "shutting_down", "not_ready")
         )
-        asked = (error.retry_after_seconds or 0.0) if isinstance(error, OverloadedError) else 0.0
+        asked = error.retry_after_seconds or 0.0 if isinstance(error, OverloadedError | ServiceError) else 0.0
         if not transient or not self._left or asked > LONGEST_PAUSE_SECONDS:
             raise error
         self._left -= 1

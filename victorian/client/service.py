@@ -4,24 +4,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from victorian.client.failures import Retries, told_over_http
 from victorian.client.generation import Generation, Prompt, ask
 from victorian.config import SamplingParameters, client_key, service_url
 from victorian.errors import AuthenticationError, ServiceError
-from victorian.service.protocol import ModelList
+from victorian.service.protocol import ModelList, Tokenized
 
 Way = Literal["websocket", "sse"]
-
-
-class Tokens(BaseModel):
-    """A prompt as the service's model reads it."""
-
-    tokens: list[int]
-    count: int
-    max_model_len: int
-    """Tokens that the model sees at once."""
 
 
 class ServiceClient:
@@ -53,8 +44,11 @@ class ServiceClient:
         try:
             parts = urlsplit(self.url)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            secret = parts.username is not None or parts.password is not None
         except ValueError:
-            usable = False
+            usable = secret = False
+        if secret:  # and not shown: it would end in somebody's log
+            raise ServiceError("expected an address without a name or password: a key goes into `key`")
         if not usable:
             raise ServiceError(f"expected an address like http://127.0.0.1:8000, got {self.url!r}")
         self._authorization = _authorization(key or client_key())
@@ -100,9 +94,9 @@ class ServiceClient:
                 f"{self.url} answered, but with no list of models; is it a Victorian service?"
             ) from error
 
-    def _tokens(self, body: bytes) -> Tokens:
+    def _tokens(self, body: bytes) -> Tokenized:
         try:
-            return Tokens.model_validate_json(body)
+            return Tokenized.model_validate_json(body)
         except ValidationError as error:
             raise ServiceError(f"{self.url} answered, but with no tokens; is it a Victorian service?") from error
 

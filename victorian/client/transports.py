@@ -56,6 +56,7 @@ class SocketTransport:
 
     def __init__(self, url: str, headers: dict[str, str], generation: Generation) -> None:
         self._generation = generation
+        generation.connected = None
         self._open = ExitStack()
         try:
             # Prompts and texts are small; compressing a message a token costs more than it saves.
@@ -101,6 +102,7 @@ class AsyncSocketTransport:
 
     @classmethod
     async def open(cls, url: str, headers: dict[str, str], generation: Generation) -> "AsyncSocketTransport":
+        generation.connected = None
         try:
             socket = await websockets.asyncio.client.connect(
                 url,

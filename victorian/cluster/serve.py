@@ -18,7 +18,6 @@ from victorian.artifact import find_artifact
 from victorian.cluster.doors import proxy_host, require_closed_doors, with_absolute_paths
 from victorian.cluster.metrics import RayMeter
 from victorian.config import ModelsConfig, ServiceConfig
-from victorian.errors import VictorianError
 from victorian.service.ingress import create_app
 from victorian.service.logs import write_logs
 from victorian.service.models import Models
@@ -56,11 +55,11 @@ class Deployment:
         Streams under way end on the weights that they began with. If a model cannot be had, nothing changes: Serve
         would end a replica that raises here, and with it every stream, so that is logged and no more.
         """
-        config = ModelsConfig.model_validate(user_config)
         try:
+            config = ModelsConfig.model_validate(user_config)
             # In a thread: the streams of the models so far are on this loop.
             await asyncio.to_thread(self._models.load, config, self._config.engine)
-        except VictorianError:
+        except Exception:  # whatever it was
             if not self._models.healthy:
                 raise
             logger.exception("the models stay as they were")

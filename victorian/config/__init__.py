@@ -39,6 +39,7 @@ from victorian.config.serving import (
     ServiceConfig,
     SocketConfig,
     bounds,
+    not_too_many,
 )
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "client_key",
     "differences",
     "first_problem",
+    "not_too_many",
     "read_recipe",
     "service_keys",
     "service_url",

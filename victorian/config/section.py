@@ -3,13 +3,24 @@
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+MOST_NAMES = 200
+"""Above what any group of settings has."""
 
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown names and documents its fields by their docstrings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many_names(cls, value: Any) -> Any:
+        """Counted before each is looked at: a hundred thousand unknown ones take a second to complain of."""
+        if isinstance(value, dict) and len(value) > MOST_NAMES:
+            raise ValueError(f"expected at most {MOST_NAMES} names, got {len(value)}")
+        return value
 
 
 def first_problem(error: ValidationError) -> str:

@@ -21,7 +21,7 @@ def _zero_as_well(value: Any, inner: ValidatorFunctionWrapHandler) -> float:
 ZERO_AS_WELL = WithJsonSchema({"anyOf": [{"const": 0}, {"type": "number", "minimum": 0.1, "maximum": 2}]})
 
 
-def _not_too_many(value: Any) -> Any:
+def not_too_many(value: Any) -> Any:
     """Counted before each is looked at: a list of a hundred thousand problems takes a second to make."""
     if isinstance(value, dict) and len(value) > MAX_BIASED:
         raise ValueError(f"at most {MAX_BIASED} tokens can have one, got {len(value)}")
@@ -45,7 +45,7 @@ class SamplingParameters(Section):
     """Taken off the logits of tokens that stand in the output."""
     frequency_penalty: float = Field(0, ge=-2, le=2)
     """Taken off the logits of tokens of the output for each time that they stand there."""
-    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_not_too_many)] = Field(
+    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(not_too_many)] = Field(
         {}, max_length=MAX_BIASED
     )
     """Added to the logits of these tokens."""
@@ -57,7 +57,7 @@ class SamplingParameters(Section):
     """Tokens of the prompt's beginning that stay in sight when the text outgrows the context; at most half of that."""
     seed: int | None = Field(None, ge=0, lt=2**63)
     """The same seed gives the same text; without one, a seed is drawn."""
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=4)
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=4, fail_fast=True)
     """Texts that end the generation; they are not part of it. At most 4."""
 
 
@@ -168,6 +168,10 @@ class ServiceConfig(Section):
     engine: EngineConfig = EngineConfig()
     access: AccessConfig = AccessConfig()
     socket: SocketConfig = SocketConfig()
-    deadline_seconds: float = Field(600, gt=0, le=86_400)
+    deadline_seconds: float = Field(600, ge=0.1, le=86_400)
     """What a request may take, waiting included; a client can ask for less."""
     observe: ObservationConfig = ObservationConfig()
+
+    def deadline(self, asked: float | None) -> float:
+        """What one request may take, in seconds, if its client asked for so many."""
+        return self.deadline_seconds if asked is None else min(asked, self.deadline_seconds)

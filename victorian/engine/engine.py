@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 import uuid
+from collections.abc import Sequence as Items
 
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device, use_device, use_threads
@@ -104,23 +105,29 @@ class Engine(Streams):
         request.check(self.encoding.size, self.context)
         return request
 
-    def submit(self, request: Request, deliver: Deliver) -> None:
-        """Queue a request. `deliver` is called on the engine's thread with its events, the last Completed or Failed.
+    def submit_all(self, requests: Items[tuple[Request, Deliver]]) -> None:
+        """Queue requests, all of them or none.
+
+        What stands beside each is called on the engine's thread with its events, the last Completed or Failed.
 
         Raises:
-            OverloadedError: if the queue is full.
-            RequestError: if a request of this id is under way, or it was made for another engine and does not fit.
+            OverloadedError: if the queue has no room for them now.
+            RequestError: if it never has, a request of one's id is under way, or one was made for another engine and
+                does not fit.
             ServiceError: if the engine is closed, leaving or broken.
         """
-        request.check(self.encoding.size, self.context)
-        sequence = Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context)
+        sequences = []
+        for request, deliver in requests:
+            request.check(self.encoding.size, self.context)
+            sequences.append(Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context))
         with self._wake:
-            if trouble := self.trouble:
-                raise ServiceError(f"the engine has stopped: {trouble}")
-            if request.id in self._sequences:
-                raise RequestError(f"a request with the id {request.id!r} is under way already", "id")
-            self._scheduler.add(sequence)
-            self._sequences[request.id] = sequence
+            if not self.healthy:
+                raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}", "shutting_down")
+            for sequence in sequences:
+                if sequence.request.id in self._sequences:
+                    raise RequestError(f"a request with the id {sequence.request.id!r} is under way already", "id")
+            self._scheduler.add(sequences)
+            self._sequences |= {sequence.request.id: sequence for sequence in sequences}
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
@@ -289,15 +296,15 @@ class Engine(Streams):
         except Exception as error:  # whatever broke the step, nobody may be left waiting for an answer
             logger.exception("the engine's step failed")
             self._broken = f"{type(error).__name__}: {error}"
-        self._fail_all(self._broken or "the engine was closed")
+        self._fail_all(Failed(self._broken) if self._broken else Failed("the engine was closed", "shutting_down"))
         self._forward.runner.close()
 
-    def _fail_all(self, message: str) -> None:
+    def _fail_all(self, end: Failed) -> None:
         with self._wake:
             left = list(self._sequences.values())
             self._sequences.clear()
         for sequence in left:
-            self._deliver(sequence, Failed(message))
+            self._deliver(sequence, end)
 
 
 def complete(engine: Streams, request: Request) -> tuple[str, Completed]:

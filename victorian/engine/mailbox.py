@@ -5,7 +5,8 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from functools import partial
 
 from victorian.config import SamplingParameters
 from victorian.engine.request import Deliver, Event, PromptEvent, Request, TokenEvent
@@ -111,8 +112,12 @@ class Streams(ABC):
         """A request that can be served here; RequestError if what it asks for is not there."""
 
     @abstractmethod
+    def submit_all(self, requests: Sequence[tuple[Request, Deliver]]) -> None:
+        """Queue all of these, or none; their events go to what stands beside each, on another thread."""
+
     def submit(self, request: Request, deliver: Deliver) -> None:
-        """Queue a request; its events go to `deliver`, on another thread."""
+        """Queue one request."""
+        self.submit_all([(request, deliver)])
 
     @abstractmethod
     def cancel(self, request_id: str) -> None:
@@ -138,6 +143,12 @@ class Streams(ABC):
         Raises:
             As `submit` does, at once and not only when the iteration begins.
         """
-        mailbox = AsyncMailbox(self.max_unread)
-        self.submit(request, mailbox.put)
-        return mailbox.read(lambda: self.cancel(request.id))
+        return self.streams_async([request])[0]
+
+    def streams_async(self, requests: Sequence[Request]) -> list[AsyncGenerator[Event, None]]:
+        """The same for several requests, of which all are taken or none."""
+        mailboxes = [AsyncMailbox(self.max_unread) for _ in requests]
+        self.submit_all([(request, mailbox.put) for request, mailbox in zip(requests, mailboxes, strict=True)])
+        return [
+            mailbox.read(partial(self.cancel, request.id)) for request, mailbox in zip(requests, mailboxes, strict=True)
+        ]

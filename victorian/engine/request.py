@@ -11,7 +11,7 @@ MAX_LOGPROBS = 20
 """Alternatives that can be asked for with a token."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
-FailureCode = Literal["internal_error", "slow_reader", "deadline_exceeded"]
+FailureCode = Literal["internal_error", "slow_reader", "deadline_exceeded", "shutting_down"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ its window; when the cache is full the last that joined gives way, and reads its
 """
 
 from bisect import insort
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
@@ -13,7 +14,7 @@ from time import perf_counter
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool, Key, block_keys
 from victorian.engine.request import Deliver, Failed, Request, Scored
 from victorian.engine.text import TextStream
-from victorian.errors import OverloadedError
+from victorian.errors import OverloadedError, RequestError
 
 _arrivals = count()
 
@@ -135,15 +136,23 @@ class Scheduler:
         self.running: list[Sequence] = []
         """Both in the order of service."""
 
-    def add(self, sequence: Sequence) -> None:
-        """Queue a request; OverloadedError where the queue is full."""
-        free = self._max_running - len(self.running)
-        if len(self.waiting) >= self._max_waiting + free:
+    def add(self, sequences: Items[Sequence]) -> None:
+        """Queue requests, all or none.
+
+        Raises:
+            OverloadedError: where the queue has no room for them now.
+            RequestError: where it never has.
+        """
+        most = self._max_running + self._max_waiting
+        if len(sequences) > most:
+            raise RequestError(f"{len(sequences)} texts at once are more than there ever is room for, {most}", "n")
+        if len(self.running) + len(self.waiting) + len(sequences) > most:
             raise OverloadedError(
                 f"{len(self.running)} requests are running and {len(self.waiting)} waiting, which is all there is "
                 "room for; try again in a moment"
             )
-        insort(self.waiting, sequence, key=lambda s: s.rank)
+        for sequence in sequences:
+            insort(self.waiting, sequence, key=lambda s: s.rank)
 
     @property
     def cache_usage(self) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device
@@ -25,13 +26,13 @@ class Succession(Streams):
         self._changing = threading.Lock()
         self._newest = engine
         self._earlier: list[Engine] = []
-        self._closed = False
+        self._closed = self._retired = False
         self.max_unread = engine.max_unread
 
     def replace(self, engine: Engine) -> None:
-        """New requests go to this engine from now on; after `close` it is closed instead."""
+        """New requests go to this engine from now on; after `retire` or `close` it is closed instead."""
         with self._changing:
-            if not self._closed:
+            if not (self._closed or self._retired):
                 self._newest.retire()
                 self._earlier = [one for one in (*self._earlier, self._newest) if one.active]
                 self._newest, self.max_unread = engine, engine.max_unread
@@ -92,10 +93,10 @@ class Succession(Streams):
             deadline_seconds=deadline_seconds,
         )
 
-    def submit(self, request: Request, deliver: Deliver) -> None:
-        """As `Engine.submit`, to the newest."""
-        with self._changing:  # an engine that is chosen may not be replaced before it has the request
-            self._newest.submit(request, deliver)
+    def submit_all(self, requests: Sequence[tuple[Request, Deliver]]) -> None:
+        """As `Engine.submit_all`, to the newest."""
+        with self._changing:  # an engine that is chosen may not be replaced before it has the requests
+            self._newest.submit_all(requests)
 
     def cancel(self, request_id: str) -> None:
         """As `Engine.cancel`, wherever the request is."""
@@ -107,6 +108,7 @@ class Succession(Streams):
     def retire(self) -> None:
         """Take no new requests; those under way go on to their ends."""
         with self._changing:
+            self._retired = True
             self._newest.retire()
 
     def close(self) -> None:
@@ -134,7 +136,11 @@ def start(model: GPT, encoding: Encoding, config: EngineConfig) -> Succession:
         try:
             library()
             engine = Engine(model, encoding, config)
-            warm_up(engine)
+            try:
+                warm_up(engine)
+            except BaseException:
+                engine.close()
+                raise
         except Exception as error:  # whatever it was, torch goes on
             logger.exception("the engine stays with torch, which is slower: %s", error)
         else:

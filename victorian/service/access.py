@@ -5,6 +5,7 @@ looks at how a request begins and hands everything else on as it comes: streams 
 """
 
 import contextlib
+import logging
 from collections import Counter
 from typing import Literal
 from urllib.parse import urlsplit
@@ -20,7 +21,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from victorian.config import AccessConfig
 from victorian.service.callers import ANYONE, Caller, Quota
 from victorian.service.keys import Key, Keyring, Scope
+from victorian.service.logs import fields
 from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, ErrorMessage, error_body
+
+logger = logging.getLogger(__name__)
 
 PUBLIC = frozenset({"/", "/health", "/ready"})
 """What load balancers and browsers ask for before there is a key. Exact paths: nothing below them is open."""
@@ -74,9 +78,12 @@ class Access:
         headers = Headers(scope=scope)
         needed = scope_for(_path(scope))
         key = self._key(_bearer(headers))
-        if _header_bytes(scope) > MAX_HEADER_BYTES:
+        if not scope["path"].isprintable():
+            # A route's pattern ends before a last newline too: that path would reach it and be judged as another here.
+            answer: ASGIApp = _refused(404, "no path here holds characters that cannot be printed", "not_found")
+        elif _header_bytes(scope) > MAX_HEADER_BYTES:
             message = f"the request's headers have more than {MAX_HEADER_BYTES} bytes"
-            answer: ASGIApp = _refused(431, message, "headers_too_large", {"Connection": "close"})
+            answer = _refused(431, message, "headers_too_large", {"Connection": "close"})
         elif needed is None:
             answer = self._app
         elif not self._own_or_allowed(headers):
@@ -106,7 +113,8 @@ class Access:
         if SUBPROTOCOL in scope.get("subprotocols", ()):
             send = _choosing(send, SUBPROTOCOL)
         socket = WebSocket(scope, receive, send)
-        if _header_bytes(scope) > MAX_HEADER_BYTES or not self._own_or_allowed(headers):
+        sane = scope["path"].isprintable() and _header_bytes(scope) <= MAX_HEADER_BYTES
+        if not sane or not self._own_or_allowed(headers):
             await socket.close(CloseCode.POLICY_VIOLATION)
         elif key is None:
             await _turn_away(socket, "unauthorized", _UNKNOWN_KEY)
@@ -215,6 +223,7 @@ def _choosing(send: Send, subprotocol: str) -> Send:
 
 async def _turn_away(socket: WebSocket, code: Literal["unauthorized", "overloaded"], message: str) -> None:
     """Let somebody in, say why they cannot stay, and close."""
+    logger.warning("socket refused", extra=fields(reason=code, path=socket.scope["path"][:200]))
     with contextlib.suppress(WebSocketDisconnect):
         await socket.accept()
         await socket.send_text(ErrorMessage(code=code, message=message).model_dump_json(exclude_none=True))

@@ -5,16 +5,18 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from victorian.config import first_problem
 from victorian.engine.request import Failed
 from victorian.errors import OverloadedError, RequestError, ServiceError
 from victorian.service.protocol import ErrorBody, error_body
 
-STATUSES = {"deadline_exceeded": 504, "slow_reader": 503, "internal_error": 500}
+STATUSES = {"deadline_exceeded": 504, "slow_reader": 503, "internal_error": 500, "shutting_down": 503}
 """Of requests that were taken and could not be served to their end."""
+
+RETRY_AFTER = "1"
+"""Seconds after which to try again where nobody knows better: places become free all the time."""
 
 MEANINGS = {
     400: "The request cannot be served as asked",
@@ -25,6 +27,29 @@ MEANINGS = {
     503: "The service has no engine that works, or its reader was too slow",
     504: "The request's time was over",
 }
+
+
+class Bugs:
+    """Answers what nobody expected, inside of whatever puts headers on answers, and raises it again for the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            if scope["type"] == "http" and not begun:
+                body = error_body("the service failed; its log says why", "server_error", code="internal_error")
+                await JSONResponse(body, 500)(scope, receive, send)
+            raise
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -42,14 +67,15 @@ def failure(event: Failed) -> dict[str, Any]:
 
 def failed(event: Failed) -> JSONResponse:
     """A failed generation as an answer."""
-    return JSONResponse(failure(event), STATUSES[event.code])
+    status = STATUSES[event.code]
+    return JSONResponse(failure(event), status, {"Retry-After": RETRY_AFTER} if status == 503 else None)
 
 
 def answer_errors(app: FastAPI) -> None:
     """Have the application answer so."""
 
     def answer(status: int, message: str, kind: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-        headers = {"Retry-After": "1"} if status in (429, 503) else None
+        headers = {"Retry-After": RETRY_AFTER} if status in (429, 503) else None
         return JSONResponse(error_body(message, kind, param, code), status, headers)
 
     @app.exception_handler(RequestValidationError)
@@ -61,11 +87,6 @@ def answer_errors(app: FastAPI) -> None:
             return answer(400, f"the body is not valid JSON: {problem['ctx']['error']}", "invalid_request_error")
         param = where[0] if where else None
         return answer(400, f"{'.'.join(where) or 'body'}: {message}", "invalid_request_error", param)
-
-    @app.exception_handler(ValidationError)
-    async def out_of_range(_: Request, error: ValidationError) -> JSONResponse:
-        param = str(error.errors()[0]["loc"][0])
-        return answer(400, first_problem(error), "invalid_request_error", param)
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
@@ -79,10 +100,6 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def broken(_: Request, error: ServiceError) -> JSONResponse:
         return answer(503, str(error), "server_error")
-
-    @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> JSONResponse:
-        return answer(500, "the service failed; its log says why", "server_error", code="internal_error")
 
     @app.exception_handler(HTTPException)
     async def refused_by_route(_: Request, error: HTTPException) -> JSONResponse:

@@ -8,7 +8,9 @@ import hashlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-from victorian.config import ServiceConfig
+from pydantic import ValidationError
+
+from victorian.config import ServiceConfig, first_problem
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
 from victorian.errors import RequestError
 from victorian.service.logprobs import LogprobsWriter, join, text_of
@@ -48,7 +50,10 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
     if not body.max_tokens and not body.echo:
         raise RequestError("0 tokens can be asked for with echo only, to score the prompt", "max_tokens")
     several = len(prompts) * body.n > 1
-    sampling = body.sampling()
+    try:
+        sampling = body.sampling()
+    except ValidationError as error:
+        raise RequestError(first_problem(error), str(error.errors()[0]["loc"][0])) from error
     samplings = [
         sampling if sampling.seed is None else sampling.model_copy(update={"seed": choice_seed(sampling.seed, number)})
         for number in range(body.n)
@@ -60,7 +65,7 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
             f"{name}-{index}" if several else name,
             logprobs=body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
-            deadline_seconds=min(config.deadline_seconds, body.deadline_seconds or config.deadline_seconds),
+            deadline_seconds=config.deadline(body.deadline_seconds),
         )
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(body.n))
     ]
@@ -76,21 +81,9 @@ class Choices:
         self._choices_a_prompt = body.n
         self._streams: list[AsyncGenerator[Event, None]] = []
 
-    async def submit(self) -> None:
-        """Hand them to the engine.
-
-        Raises:
-            As `Engine.submit` does; none is left running then.
-        """
-        try:
-            for request in self._requests:
-                self._streams.append(self._served.stream(request))
-        except BaseException:
-            self.cancel()
-            for stream in self._streams:
-                async for _ in stream:
-                    pass
-            raise
+    def submit(self) -> None:
+        """Hand them to the engine; raises as `Engine.submit_all` does."""
+        self._streams = self._served.streams(self._requests)
 
     def cancel(self) -> None:
         """Stop them all within a step."""
@@ -99,18 +92,25 @@ class Choices:
 
     async def pieces(self) -> AsyncGenerator[Choice | Failed, None]:
         """Pieces of every text as they come; a failure is the last. Leaving the iteration cancels what is under way."""
-        come: asyncio.Queue[tuple[Writer, Event]] = asyncio.Queue(len(self._streams))  # a slow reader stops the others
+        come: asyncio.Queue[tuple[Writer, Event | Exception]] = asyncio.Queue(
+            len(self._streams)
+        )  # a slow reader stops the others
 
         async def read(writer: Writer, stream: AsyncGenerator[Event, None]) -> None:
-            async with aclosing(stream):
-                async for event in stream:
-                    await come.put((writer, event))
+            try:
+                async with aclosing(stream):
+                    async for event in stream:
+                        await come.put((writer, event))
+            except Exception as error:  # a bug of ours, which nobody may wait behind
+                await come.put((writer, error))
 
         pairs = zip(self._writers, self._streams, strict=True)
         readers = [asyncio.create_task(read(writer, stream)) for writer, stream in pairs]
         try:
             while not all(writer.completed for writer in self._writers):
                 writer, event = await come.get()
+                if isinstance(event, Exception):
+                    raise event
                 if isinstance(event, Failed):
                     yield event
                     return

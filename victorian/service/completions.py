@@ -34,14 +34,14 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/completions", response_model=Completion, responses=ANSWERS)
-    async def completions(body: CompletionRequest, http: Request) -> Response | Completion:
+    async def completions(body: CompletionRequest, http: Request) -> Response:
         """Continue prompts."""
         served = models.find(body.model)
         name = f"cmpl-{uuid.uuid4().hex}"
         # In a thread: a megabyte of text takes a quarter of a second to encode.
         requests = await asyncio.to_thread(engine_requests, served, body, config, name)
         choices = Choices(served, requests, body)
-        await choices.submit()
+        choices.submit()
         pieces = _until_client_leaves(http, choices)
         first = await anext(pieces)
         answer = Completion(id=name, created=int(time.time()), model=served.name, choices=[])
@@ -55,9 +55,15 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
                 if isinstance(piece, Failed):
                     return failed(piece)
                 come.append(piece)
-        return answer.model_copy(update={"choices": whole(come), "usage": choices.usage})
+        # In a thread as well: sixteen long texts with their log-probabilities are megabytes of JSON.
+        content = await asyncio.to_thread(_json, answer, come, choices.usage)
+        return Response(content, media_type="application/json")
 
     return router
+
+
+def _json(answer: Completion, pieces: list[Choice], spent: Usage) -> str:
+    return answer.model_copy(update={"choices": whole(pieces), "usage": spent}).model_dump_json()
 
 
 Pieces = AsyncGenerator[Choice | Failed, None]

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from victorian.errors import ServiceError
 from victorian.service.logs import fields
-from victorian.service.outbox import let_abort
+from victorian.service.outbox import StalledError, let_abort, within
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,17 @@ class Application(FastAPI):
 
     answers_carry_id: bool = True
     """Over HTTP. Ray Serve's proxy adds the same header to every answer, and one is enough."""
+    send_seconds: float = 30.0
+    """What an HTTP client may leave unread before it is cut off."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await super().__call__(scope, receive, send)
         asking = _read(Headers(scope=scope))
         _current.set(asking)
-        if scope["type"] == "websocket":
-            let_abort(scope, send)
+        let_abort(scope, send)
+        if scope["type"] == "http":
+            send = within(self.send_seconds, scope, send)
 
         async def identify(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
@@ -77,6 +80,8 @@ class Application(FastAPI):
 
         try:
             return await super().__call__(scope, receive, identify)
+        except StalledError as error:
+            logger.warning(str(error), extra=fields(request_id=asking.request_id))
         except Exception as error:
             logger.exception("request met an error of ours", extra=fields(request_id=asking.request_id))
             # Whoever runs us prints what he gets, and an error's message may quote the request.

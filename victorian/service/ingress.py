@@ -7,7 +7,7 @@ from fastapi import WebSocket
 
 from victorian.config import ServiceConfig, service_keys
 from victorian.service.access import guard
-from victorian.service.answers import answer_errors, refusals
+from victorian.service.answers import Bugs, answer_errors, refusals
 from victorian.service.bodies import BodyLimit
 from victorian.service.completions import completions
 from victorian.service.encoding import encoding
@@ -29,7 +29,9 @@ def create_app(models: Models, config: ServiceConfig, observer: Observer | None 
     observer = observer or Observer(config.observe)
     models.observe(observer)
     app = Application(title="Victorian", docs_url=None, redoc_url=None)
+    app.send_seconds = config.socket.send_seconds
     app.add_middleware(BodyLimit)
+    app.add_middleware(Bugs)
     answer_errors(app)
     guard(app, config.access, Keyring(config.access.keys_file, service_keys()))
     app.include_router(completions(models, config))

@@ -65,6 +65,7 @@ class Lines(JsonLines):
         entry = self.entry(record)
         trace = entry.pop("traceback", None)
         first = [str(entry.pop(name)) for name in ("time", "level", "event")]
+        first = [word if word.isprintable() else json.dumps(word, ensure_ascii=False) for word in first]
         particulars = [f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in entry.items()]
         return " ".join([*first, *particulars]) + (f"\n{trace.rstrip()}" if trace else "")
 

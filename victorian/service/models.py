@@ -3,15 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from victorian.artifact import find_artifact, read_artifact
 from victorian.config import EngineConfig, ModelsConfig
 from victorian.engine.engine import warm_up
-from victorian.engine.request import Event, Request
+from victorian.engine.request import Event, Load, Request
 from victorian.engine.succession import Succession, start
-from victorian.errors import ConfigError, RequestError
+from victorian.errors import ConfigError, RequestError, ServiceError
 from victorian.service.logs import fields
 from victorian.service.observation import Observer
 
@@ -31,15 +31,15 @@ class Served:
     observer: Observer | None = None
     """Sees its requests."""
 
-    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Submit a request; its events. Every way into the service leads through here.
+    def streams(self, requests: Sequence[Request]) -> list[AsyncGenerator[Event, None]]:
+        """Submit requests, all or none; each one's events. Every way into the service leads through here.
 
         Raises:
-            As `Engine.submit` does, at once.
+            As `Engine.submit_all` does, at once.
         """
         if self.observer is None:
-            return self.engine.stream_async(request)
-        return self.observer.stream(self.name, self.engine, request)
+            return self.engine.streams_async(requests)
+        return self.observer.streams(self.name, self.engine, requests)
 
 
 class Models:
@@ -47,7 +47,7 @@ class Models:
 
     def __init__(self, served: Iterable[Served] = ()) -> None:
         self._served = {one.name: one for one in served}
-        self._leaving: list[Succession] = []
+        self._leaving: list[Served] = []
         self._observer: Observer | None = None
         self._loading = threading.Lock()
         self._watchers: set[Callable[[], None]] = set()
@@ -72,12 +72,20 @@ class Models:
             self._served = {name: replace(one, observer=observer) for name, one in self._served.items()}
 
     def find(self, name: str | None) -> Served:
-        """The model of that name, or the first; RequestError if there is none."""
-        if name is None and self._served:
+        """The model of that name, or the first.
+
+        Raises:
+            RequestError: if there is none of that name.
+            ServiceError: if there are none at all.
+        """
+        if not self._served:
+            code = "shutting_down" if self.closed else "not_ready"
+            raise ServiceError("no model is loaded yet: try again later", code)
+        if name is None:
             return next(iter(self._served.values()))
         found = self._served.get(name or "")
         if found is None:
-            message = f"no model is called {name!r}; this service has {', '.join(self._served) or 'none yet'}"
+            message = f"no model is called {name!r}; this service has {', '.join(self._served)}"
             raise RequestError(message, "model", code="model_not_found")
         return found
 
@@ -86,8 +94,18 @@ class Models:
 
     def cancel(self, request_id: str) -> None:
         """Stop a request, whichever model has it."""
-        for engine in (*(one.engine for one in self._served.values()), *self._leaving):
-            engine.cancel(request_id)
+        for one in (*self._served.values(), *self._leaving):
+            one.engine.cancel(request_id)
+
+    @property
+    def loads(self) -> dict[str, Load]:
+        """How busy each is, with what still runs on models that it has replaced."""
+        found = {one.name: one.engine.load for one in self._served.values()}
+        for old in self._leaving:
+            if (newer := found.get(old.name)) and (load := old.engine.load):
+                running, waiting = newer.running + load.running, newer.waiting + load.waiting
+                found[old.name] = replace(newer, running=running, waiting=waiting)
+        return found
 
     def load(self, config: ModelsConfig, engine: EngineConfig) -> None:
         """Serve what the configuration says from now on, and nothing else. Takes seconds.
@@ -123,11 +141,12 @@ class Models:
                 for one in begun:
                     one.close()
                 raise
-            gone = [one.engine for one in self._served.values() if one not in served.values()]
-            self._leaving = [one for one in (*self._leaving, *gone) if one.active]
+            gone = [one for one in self._served.values() if one not in served.values()]
+            self._leaving = [*self._leaving, *gone]
             self._served = served
-            for one in gone:
-                one.retire()
+            for old in gone:
+                old.engine.retire()
+            self._leaving = [one for one in self._leaving if one.engine.active]
             if gone:
                 logger.info("models replaced", extra=fields(models=list(served), gone=len(gone)))
             self._tell()
@@ -141,5 +160,5 @@ class Models:
         """Stop every engine; what has not ended fails."""
         self.closed = True
         self._tell()
-        for engine in (*(one.engine for one in self._served.values()), *self._leaving):
-            engine.close()
+        for one in (*self._served.values(), *self._leaving):
+            one.engine.close()

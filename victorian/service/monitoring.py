@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from victorian.config import ObservationConfig
+from victorian.service.answers import RETRY_AFTER
 from victorian.service.models import Models
 from victorian.service.observation import Observer
 from victorian.service.protocol import ErrorBody, error_body
@@ -25,7 +26,7 @@ def monitoring(models: Models, observer: Observer, config: ObservationConfig) ->
     readiness = Readiness(models, config)
 
     def show_loads() -> None:
-        observer.show({one.name: one.engine.load for one in models.all()})
+        observer.show(models.loads)
 
     async def watch() -> None:
         while True:
@@ -59,7 +60,9 @@ def monitoring(models: Models, observer: Observer, config: ObservationConfig) ->
         """Every model has lately generated a token, or does so now."""
         if troubles := await readiness.troubles():
             message = "; ".join(f"{name}: {trouble}" if name else trouble for name, trouble in troubles.items())
-            return JSONResponse(error_body(message, "server_error", code="not_ready"), 503, {"Retry-After": "1"})
+            return JSONResponse(
+                error_body(message, "server_error", code="not_ready"), 503, {"Retry-After": RETRY_AFTER}
+            )
         return JSONResponse({"status": "ready", "models": [served.name for served in models.all()]})
 
     @router.get("/metrics")

@@ -7,7 +7,7 @@ is kept unless `log_texts` says so.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter, time_ns
 
@@ -45,21 +45,25 @@ class Observer:
         self.texts = config.log_texts
         self._meters: tuple[Meter, ...] = (self.prometheus, *meters)
 
-    def stream(self, model: str, engine: Succession, request: Request) -> AsyncGenerator[Event, None]:
-        """As `Engine.stream_async`, and seen."""
-        mailbox = AsyncMailbox(engine.max_unread)
-        account = Account(self, model, engine, request)
+    def streams(self, model: str, engine: Succession, requests: Sequence[Request]) -> list[AsyncGenerator[Event, None]]:
+        """As `Engine.streams_async`, and seen."""
+        accounts = [Account(self, model, engine, request) for request in requests]
+        mailboxes = [AsyncMailbox(engine.max_unread) for _ in requests]
 
-        def deliver(event: Event) -> None:
+        def deliver(account: Account, mailbox: AsyncMailbox, event: Event) -> None:
             account.enter(event)
             mailbox.put(event)
 
+        delivers = [partial(deliver, *both) for both in zip(accounts, mailboxes, strict=True)]
         try:
-            engine.submit(request, deliver)
+            engine.submit_all(list(zip(requests, delivers, strict=True)))
         except VictorianError as error:
-            account.refuse(error)
+            accounts[0].refuse(error)  # they were asked for together, and are refused as one
             raise
-        return mailbox.read(lambda: engine.cancel(request.id))
+        return [
+            mailbox.read(partial(engine.cancel, request.id))
+            for request, mailbox in zip(requests, mailboxes, strict=True)
+        ]
 
     def show(self, loads: Mapping[str, Load]) -> None:
         """Tell how busy the models are."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
-from starlette.types import Scope, Send
+from starlette.types import Message, Scope, Send
 
 from victorian.config import Section
 from victorian.service.protocol import CloseCode
@@ -65,8 +65,22 @@ class Outbox:
                 raise WebSocketDisconnect from error
 
 
+def within(seconds: float, scope: Scope, send: Send) -> Send:
+    """The server's own `send`, which aborts the connection of a client that leaves unread what was sent."""
+
+    async def sending(message: Message) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await send(message)
+        except TimeoutError as error:
+            scope.get(ABORT, lambda: None)()
+            raise StalledError(f"a client read nothing for {seconds:g} seconds") from error
+
+    return sending
+
+
 def let_abort(scope: Scope, send: Send) -> None:
-    """Put the way to abort a WebSocket's connection into its scope, for whoever is called with the server's own `send`.
+    """Put the way to abort a connection into its scope, for whoever is called with the server's own `send`.
 
     ASGI has none. uvicorn's `send` is a method of the protocol that owns the transport; under another server, as in a
     replica behind Serve's proxy, there is nothing to be found and a stalled connection is left to that server.

@@ -148,16 +148,15 @@ class Conversation:
             await self._caller.spend()
             # Submitted here and not in the task, so that a cancel which follows at once finds it.
             served = self._models.find(message.model)
-            request = served.engine.request(
+            request = await asyncio.to_thread(  # a megabyte of text takes a quarter of a second to encode
+                served.engine.request,
                 message.prompt,
                 message.parameters,
                 self._name(message.id),
                 logprobs=message.alternatives,
-                deadline_seconds=min(
-                    message.deadline_seconds or self._config.deadline_seconds, self._config.deadline_seconds
-                ),
+                deadline_seconds=self._config.deadline(message.deadline_seconds),
             )
-            events = served.stream(request)
+            [events] = served.streams([request])
         except VictorianError as error:
             await self._outbox.send(refusal(named, error))
             return
@@ -180,8 +179,7 @@ class Conversation:
                         case Completed():
                             await self._outbox.send(complete_message(generation, event, request))
                         case Failed():
-                            code = "shutting_down" if self._models.closed else event.code
-                            await self._outbox.send(ErrorMessage(code=code, message=event.message, id=generation))
+                            await self._outbox.send(ErrorMessage(code=event.code, message=event.message, id=generation))
         except (StalledError, WebSocketDisconnect):
             return  # leaving the stream has cancelled the request; the main line hears of it too
         except Exception as error:  # a bug of ours ends one generation, and its client is told

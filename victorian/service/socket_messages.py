@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from victorian.config import ServiceConfig, bounds, first_problem
 from victorian.engine.request import MAX_LOGPROBS, Completed, Request, TokenEvent
 from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError, VictorianError
+from victorian.service.answers import RETRY_AFTER
 from victorian.service.models import Models
 from victorian.service.protocol import (
     Alternative,
@@ -23,7 +24,7 @@ from victorian.service.protocol import (
 )
 from victorian.tokens.bpe import Encoding
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = float(RETRY_AFTER)
 """Told where there is no room and nobody knows for how long: a request of a few hundred tokens takes about that."""
 
 _generation_id: TypeAdapter[str] = TypeAdapter(GenerationId)

@@ -5,9 +5,9 @@ https://platform.openai.com/docs/api-reference/completions
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from victorian.config import SamplingParameters, Section
+from victorian.config import SamplingParameters, Section, not_too_many
 from victorian.engine.request import MAX_LOGPROBS
 from victorian.service.protocol.prompts import Text, TokenIds, Usage
 
@@ -16,6 +16,7 @@ MAX_CHOICES = 16
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,6}$")]
+Bias = dict[TokenName, Annotated[float, Field(ge=-100, le=100)]]
 
 
 def _kind(value: Any) -> str:
@@ -68,9 +69,9 @@ class CompletionRequest(SamplingParameters):
     """Text, token ids, or a list of either; an empty one begins a book."""
     max_tokens: int = Field(256, ge=0, le=32_768)
     """Tokens to generate at most; 0 with `echo` only, which scores the prompt."""
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None  # type: ignore[assignment]  # OpenAI's forms
+    stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None  # type: ignore[assignment]  # OpenAI's forms
     """Up to 4 texts that end the generation."""
-    logit_bias: dict[TokenName, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)  # type: ignore[assignment]  # names in JSON are text
+    logit_bias: Annotated[Bias, BeforeValidator(not_too_many)] = Field({}, max_length=1024)  # type: ignore[assignment]  # names in JSON are text
     """Added to the logits of these tokens, by their ids."""
     ignore_eos: bool = False
     """Whether the end of the text may never be drawn: `min_tokens` as large as `max_tokens`, by vLLM's name."""

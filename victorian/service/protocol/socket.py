@@ -170,7 +170,7 @@ class Generate(Section):
     prompt: Prompt = ""
     """Text, or token ids; an empty one begins a book."""
     parameters: SamplingParameters = SamplingParameters()
-    deadline_seconds: float | None = Field(None, gt=0, le=86_400)
+    deadline_seconds: float | None = Field(None, ge=0.1, le=86_400)
     """What the generation may take, waiting included, where that is less than the service's own limit."""
     alternatives: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     """With each token its id and probability, and so many of the likeliest ones in its place."""
