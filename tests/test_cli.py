@@ -11,7 +11,7 @@ import pytest
 
 from tests.running_service import Service
 
-VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "key", "app", "ask", "export", "recipe"]
+VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "drain", "key", "app", "ask", "export", "recipe"]
 
 
 def victorian(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from tests.running_service import soon
 from victorian.client import AsyncClient, Client
@@ -72,6 +72,9 @@ class Script:
                 case "try again":
                     await socket.close(1013)
                     return
+                case "died" | "silent":
+                    await socket.close(1011)
+                    return
                 case _:
                     await socket.send_json({"type": "token", "id": name, "index": index, "text": word})
         await socket.close(1011)
@@ -81,6 +84,10 @@ class Script:
         if acts[0] in ("overloaded", "rate_limited"):
             error = {"message": "no", "type": "rate_limit_error", "param": None, "code": acts[0]}
             return JSONResponse({"error": error}, 429, {"Retry-After": "0"})
+        if acts[0] == "died":
+            return PlainTextResponse("Internal Server Error", 500)
+        if acts[0] == "not there":
+            return PlainTextResponse("Path '/v1/completions' not found.", 404)
         if acts[0] in ("shutting_down", "try again"):
             return JSONResponse({"error": {"message": "no", "type": "server_error"}}, 503)
         return StreamingResponse(events(acts), media_type="text/event-stream")
@@ -104,6 +111,8 @@ async def events(acts: tuple[str, ...]) -> Any:
             case "internal_error":
                 error = {"message": "no", "type": "server_error", "code": word}
                 yield f"data: {json.dumps({'error': error})}\n\n"
+            case "silent":
+                return
             case _:
                 yield f"data: {json.dumps(chunk | {'choices': [{'text': word, 'finish_reason': None}]})}\n\n"
 
@@ -162,6 +171,30 @@ def test_what_was_refused_for_want_of_room_is_asked_again(play: Any, transport: 
     with Client(url, transport=transport) as client:
         assert client.complete("x").text == "It was"
     assert script.asked == 3
+
+
+@WAYS
+@pytest.mark.parametrize("end", ["died", "silent"])
+def test_what_was_lost_before_anything_came_is_asked_again(play: Any, transport: Any, end: str) -> None:
+    """As Serve's proxy tells of a replica that died: HTTP 500 in plain text, a socket that ends, events that end."""
+    url, script = play((end,), ENTIRE)
+    with Client(url, transport=transport) as client:
+        assert client.complete("x").text == "It was"
+    assert script.asked == 2
+    url, script = play((end,))
+    with Client(url, transport=transport) as client, pytest.raises(ReplicaLostError) as caught:
+        client.complete("x")
+    assert (caught.value.code, caught.value.text, script.asked) == ("replica_lost", "", 3)
+
+
+def test_a_proxy_without_the_service_is_asked_again(play: Any) -> None:
+    url, script = play(("not there",), ENTIRE)
+    with Client(url, transport="sse") as client:
+        assert client.complete("x").text == "It was"
+    assert script.asked == 2
+    url, _ = play(("not there",))
+    with Client(url, transport="sse", retries=0) as client, pytest.raises(ServiceError, match="no service is at this"):
+        client.complete("x")
 
 
 def test_an_async_client_asks_again_as_well(play: Any) -> None:

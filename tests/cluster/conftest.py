@@ -42,6 +42,8 @@ class Head:
     """Where `ray start` was typed: relative paths in a Serve configuration begin there."""
     logs: Path
     """What its processes say."""
+    pid: int
+    """Of `ray start`, whose children all its processes are."""
 
     def run(self, *command: str, cwd: Path, seconds: float = 180) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -90,7 +92,7 @@ def head(
     home = tmp_path_factory.mktemp("home")
     process = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
     addresses = {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": dashboard}
-    made = Head(address, dashboard, environment | addresses, home, folder / "session_latest" / "logs")
+    made = Head(address, dashboard, environment | addresses, home, folder / "session_latest" / "logs", process.pid)
     end = time.monotonic() + 90
     while not answers(f"{dashboard}/api/jobs/", token.read_text()):  # the last part to answer
         log.seek(0)

@@ -1,24 +1,36 @@
-"""`serve deploy` and `serve status` on a running cluster: models that change while readers read."""
+"""`serve deploy` and `serve status` on a running cluster: models and replicas that change while readers read."""
 
+import contextlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 import yaml
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.cluster.conftest import Head
 from tests.conftest import ROOT, TOY, train_plainly
+from victorian.client import Client
+from victorian.config import SamplingParameters
+from victorian.errors import ReplicaLostError, ServiceError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LONG = {"prompt": "It was", "max_tokens": 12_000, "seed": 3}
 PRETRAINED = {"artifact": "pretrained", "name": "pretrained"}
+LONG_TOY = SamplingParameters(max_tokens=10_000, min_tokens=10_000, seed=3)
+"""Long for the toy."""
 SHORT = {"prompt": "It was", "max_tokens": 20, "seed": 3}
 
 
@@ -49,6 +61,15 @@ class Deployed:
         deployments = self.status()["deployments"]
         found = [one["state"] for one in deployments.get("Victorian", {"replicas": []})["replicas"]]
         return len(found) if state is None else found.count(state)
+
+    def replica_processes(self) -> list[int]:
+        """Of this cluster alone: others may run beside it."""
+        found = []
+        for process in psutil.Process(self.head.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any("ServeReplica:victorian:Victorian" in word for word in process.cmdline()):
+                    found.append(process.pid)
+        return found
 
     def logged(self, words: str) -> bool:
         """Whether some worker has said so."""
@@ -144,8 +165,13 @@ def end(readers: list[Reader]) -> None:
 
 def test_a_replica_that_is_replaced_lets_its_streams_finish(deployed: Deployed, readers: list[Reader]) -> None:
     deployed.config["applications"][0]["args"]["engine"]["max_running"] = 5  # what a replica cannot change as it runs
-    deployed.deploy([PRETRAINED])
-    deployed.until(lambda: deployed.replicas("STOPPING") == 1)
+    with connect(f"ws{deployed.url.removeprefix('http')}/v1/stream") as idle:
+        assert json.loads(idle.recv())["type"] == "connected"
+        deployed.deploy([PRETRAINED])
+        deployed.until(lambda: deployed.replicas("STOPPING") == 1)
+        with pytest.raises(ConnectionClosed):  # Serve would wait for it
+            idle.recv(timeout=20)
+        assert (idle.close_code, idle.close_reason) == (1001, "this process takes nothing new: connect again")
     assert not any(reader.done for reader in readers), "the streams are too short for this test"
     deployed.until(lambda: bool(deployed.complete()))
     end(readers)
@@ -188,3 +214,81 @@ def test_replicas_come_with_readers_and_go_to_none(deployed: Deployed, toy_artif
     deployed.until(lambda: deployed.replicas() == 0)
     assert deployed.complete(max_tokens=5)  # waits for a replica, and is answered
     deployed.until(lambda: deployed.replicas() == 0)
+
+
+@pytest.fixture
+def two_replicas(deployed: Deployed, toy_artifact: Path) -> Deployed:
+    deployed.config["applications"][0]["args"]["engine"] |= {"threads": 1, "max_running": 4}
+    deployed.config["applications"][0]["deployments"][0].pop("autoscaling_config", None)
+    deployed.deploy([{"artifact": str(toy_artifact)}], num_replicas=2, ray_actor_options={"num_cpus": 1})
+    deployed.until(lambda: deployed.running() and deployed.replicas("RUNNING") == 2 == deployed.replicas())
+    return deployed
+
+
+def test_a_replica_that_is_killed_takes_its_own_streams_and_nothing_else(two_replicas: Deployed) -> None:
+    texts: list[str] = []
+    lost: list[ReplicaLostError] = []
+    begun = threading.Barrier(7)
+
+    def read(transport: Any) -> None:
+        with Client(two_replicas.url, transport=transport, retries=0) as client:
+            stream = client.stream("It was", LONG_TOY)
+            pieces = iter(stream)
+            next(pieces)
+            begun.wait(60)
+            try:
+                list(pieces)
+                texts.append(stream.text)
+            except ReplicaLostError as error:
+                lost.append(error)
+
+    with ThreadPoolExecutor(6) as readers:
+        reading = [readers.submit(read, transport) for transport in ("websocket", "sse") * 3]
+        begun.wait(60)
+        first, _ = two_replicas.replica_processes()
+        os.kill(first, signal.SIGKILL)
+        killed = time.monotonic()
+        refused: list[tuple[float, int, str]] = []
+        while (since := time.monotonic() - killed) < 5:
+            answer = httpx2.post(f"{two_replicas.url}/v1/completions", json=SHORT | {"max_tokens": 1}, timeout=60)
+            if answer.status_code != 200:
+                refused.append((since, answer.status_code, answer.text))
+        for one in reading:
+            one.result(timeout=120)
+    assert [one for one in refused if one[0] > 1] == []
+    assert len(texts) + len(lost) == 6
+    assert texts
+    assert lost
+    assert all(error.code == "replica_lost" and error.text for error in lost)
+    (whole,) = set(texts)
+    assert all(whole.startswith(error.text) and error.text != whole for error in lost)
+    two_replicas.until(lambda: two_replicas.replicas("RUNNING") == 2)
+
+
+def read_until_refused(url: str, transport: Any) -> tuple[float, ServiceError]:
+    """Have one text after the other until no more is given: when the last one ended, and what was said."""
+    ended = 0.0
+    with Client(url, transport=transport, retries=0) as client:
+        while True:
+            try:
+                client.complete("It was", LONG_TOY.model_copy(update={"max_tokens": 30_000, "min_tokens": 30_000}))
+            except ServiceError as error:
+                return ended, error
+            ended = time.monotonic()
+
+
+def test_a_drained_service_ends_its_streams_and_takes_nothing_new(two_replicas: Deployed) -> None:
+    def refuses() -> bool:
+        return httpx2.post(f"{two_replicas.url}/v1/completions", json=SHORT, timeout=60).status_code == 503
+
+    with ThreadPoolExecutor(3) as threads:
+        reading = [threads.submit(read_until_refused, two_replicas.url, way) for way in ("websocket", "sse")]
+        draining = threads.submit(two_replicas.head.run, "victorian", "drain", "120", cwd=two_replicas.head.folder)
+        two_replicas.until(refuses)
+        told = time.monotonic()
+        assert all(refuses() for _ in range(8)), "only one of two replicas was told"
+        ends, refusals = zip(*(one.result(timeout=120) for one in reading), strict=True)
+        assert [one.code for one in refusals] == ["shutting_down"] * 2  # a stream that is cut off is lost
+        assert max(ends) > told, "nothing was under way"
+        done = draining.result(timeout=120)
+    assert (done.returncode, done.stdout) == (0, "nothing is under way any more: the service can be stopped\n")

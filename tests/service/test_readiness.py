@@ -17,7 +17,7 @@ from victorian.engine.engine import Engine, complete
 from victorian.engine.request import Deliver, Request
 from victorian.engine.succession import Succession
 from victorian.service.models import Models, Served
-from victorian.service.readiness import Readiness
+from victorian.service.readiness import Readiness, beyond_repair, stuck
 
 LONG = {"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000, "stream": True}
 
@@ -158,3 +158,35 @@ def test_no_model_at_all_is_not_ready() -> None:
         return await Readiness(Models(), ObservationConfig()).troubles()
 
     assert asyncio.run(ask()) == {"": "no model is loaded yet"}
+
+
+def test_a_model_that_hangs_is_given_up_after_a_while(quick: Service, hang: threading.Event) -> None:
+    patient = ObservationConfig(probe_seconds=0.4)
+    impatient = patient.model_copy(update={"hang_seconds": 1})
+    assert soon(lambda: beyond_repair(quick.models, impatient) is not None)
+    assert beyond_repair(quick.models, impatient) == "no token came for 1 s from toy"
+    assert beyond_repair(quick.models, patient) is None
+    assert stuck(quick.models, impatient)
+    assert not stuck(quick.models, patient)
+    hang.set()
+    assert soon(lambda: beyond_repair(quick.models, impatient) is None)
+
+
+def test_a_model_that_hangs_does_not_end_the_streams_of_another(
+    quick: Service, hang: threading.Event, toy_artifact: Path
+) -> None:
+    config = ObservationConfig(probe_seconds=0.4, hang_seconds=1)
+    loaded = read_artifact(str(toy_artifact))
+    with Engine(loaded.model, loaded.encoding, EngineConfig(max_running=1, max_unread=30_000)) as other:
+        models = Models([*quick.models.all(), Served("other", 0, Succession(other))])
+        stream = other.stream(other.request("It", SamplingParameters(max_tokens=30_000, min_tokens=30_000)))
+        assert next(stream)
+        assert soon(lambda: beyond_repair(models, config) is not None)
+        assert not stuck(models, config)
+        stream.close()
+        assert soon(lambda: stuck(models, config))
+
+
+def test_a_model_whose_engine_has_stopped_is_given_up(quick: Service) -> None:
+    quick.engine.close()
+    assert beyond_repair(quick.models, ObservationConfig()) == "an engine has stopped"

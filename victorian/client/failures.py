@@ -5,7 +5,14 @@ import random
 import httpx2
 from pydantic import ValidationError
 
-from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError, VictorianError
+from victorian.errors import (
+    AuthenticationError,
+    OverloadedError,
+    ReplicaLostError,
+    RequestError,
+    ServiceError,
+    VictorianError,
+)
 from victorian.service.protocol import ErrorBody, ErrorMessage
 
 FIRST_PAUSE_SECONDS = 0.25
@@ -19,9 +26,11 @@ def unreachable(url: str, error: Exception) -> ServiceError:
 
 
 def unanswered(url: str, error: httpx2.HTTPError) -> ServiceError:
-    """Why HTTP has no answer: only a service that was never reached may be tried again."""
+    """Why HTTP has no answer; one that is only slow is not asked again."""
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return unreachable(url, error)
+    if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError):
+        return ReplicaLostError(f"{url} broke off before it answered: {str(error) or type(error).__name__}")
     return ServiceError(f"{url} did not answer: {str(error) or type(error).__name__}")
 
 
@@ -35,8 +44,8 @@ def told_over_http(status: int, body: bytes, retry_after: str | None) -> Victori
     try:
         detail = ErrorBody.model_validate_json(body).error
         message, param, code = detail.message, detail.param, detail.code
-    except ValidationError:  # from something between us and the service
-        message, param, code = f"HTTP {status}: {body[:200].decode(errors='replace')}".removesuffix(": "), None, None
+    except ValidationError:
+        return _told_by_a_proxy(status, f"HTTP {status}: {body[:200].decode(errors='replace')}".removesuffix(": "))
     if status in (401, 403):
         return AuthenticationError(message, param, code)
     if status == 429 or code == "overloaded":
@@ -46,6 +55,21 @@ def told_over_http(status: int, body: bytes, retry_after: str | None) -> Victori
     return ServiceError(
         message, code or ("shutting_down" if status == 503 else "internal_error"), _seconds(retry_after)
     )
+
+
+def _told_by_a_proxy(status: int, message: str) -> VictorianError:
+    """What something between us and the service says, which says it without an error object."""
+    match status:
+        case 401 | 403:
+            return AuthenticationError(message)
+        case 404:  # Serve's word while an application is not there, or not yet
+            return ServiceError(f"no service is at this path: {message}", "unreachable")
+        case 429:
+            return OverloadedError(message)
+        case 503:
+            return ServiceError(message, "shutting_down")
+    # Serve answers 500 for a replica that died before it had answered.
+    return RequestError(message) if status < 500 else ReplicaLostError(message)
 
 
 def told_in_stream(data: str) -> VictorianError:
@@ -76,7 +100,10 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 class Retries:
-    """How often, and after which pauses, something is tried again that was refused or reached nobody."""
+    """How often, and after which pauses, something is tried again that was refused, reached nobody, or met its end.
+
+    Whoever has had a part of an answer does not ask here.
+    """
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -89,7 +116,8 @@ class Retries:
             VictorianError: this one, if it would come again, or if it has come too often.
         """
         transient = isinstance(error, OverloadedError) or (
-            isinstance(error, ServiceError) and error.code in ("unreachable", "shutting_down", "not_ready")
+            isinstance(error, ServiceError)
+            and error.code in ("unreachable", "shutting_down", "not_ready", "replica_lost")
         )
         asked = error.retry_after_seconds or 0.0 if isinstance(error, OverloadedError | ServiceError) else 0.0
         if not transient or not self._left or asked > LONGEST_PAUSE_SECONDS:

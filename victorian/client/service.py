@@ -32,8 +32,8 @@ class ServiceClient:
         Args:
             timeout: seconds of silence that are borne once an answer has begun; over server-sent events also before.
             key: API key that is sent with every request; by default VICTORIAN_API_KEY, if that is set.
-            retries: how often something is tried again that was refused for want of room, or reached nobody. What has
-                begun to answer is never asked again.
+            retries: how often something is tried again that was refused for want of room, reached nobody, or was lost
+                with a replica before anything of the answer had come. What has begun to answer is never asked again.
             transport: how generations come. Alternatives and ticks need the WebSocket.
 
         Raises:

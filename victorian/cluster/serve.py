@@ -7,21 +7,29 @@ The engine lives inside the replica that answers HTTP: a handle between the two 
 
 import asyncio
 import logging
+import os
+import time
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentBroadcastResponse
 from ray.serve.schema import LoggingConfig
 
 from victorian.artifact import find_artifact
 from victorian.cluster.doors import proxy_host, require_closed_doors, with_absolute_paths
 from victorian.cluster.metrics import RayMeter
+from victorian.cluster.replica import leaving
 from victorian.config import ModelsConfig, ServiceConfig
+from victorian.errors import ServiceError
 from victorian.service.ingress import create_app
 from victorian.service.logs import write_logs
 from victorian.service.models import Models
 from victorian.service.observation import Observer
+from victorian.service.readiness import beyond_repair, stuck
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +56,7 @@ class Deployment:
         require_closed_doors(self._config, proxy_host())
         write_logs(self._config.observe)
         self._models = Models()
+        self._watching: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models from now on; called before the first request, and when the configuration has changed.
@@ -55,6 +64,7 @@ class Deployment:
         Streams under way end on the weights that they began with. If a model cannot be had, nothing changes: Serve
         would end a replica that raises here, and with it every stream, so that is logged and no more.
         """
+        self._watching = self._watching or asyncio.create_task(self._watch())
         try:
             config = ModelsConfig.model_validate(user_config)
             # In a thread: the streams of the models so far are on this loop.
@@ -69,10 +79,29 @@ class Deployment:
         app.answers_carry_id = False
         return app
 
+    async def _watch(self) -> None:
+        """Once this replica is being replaced, have nobody wait for what does not end by itself.
+
+        Open sockets are to connect elsewhere. An engine that hangs would keep what is under way, and the machine's
+        resources from this replica's successor, until Serve's patience is over.
+        """
+        while not leaving():
+            await asyncio.sleep(1)
+        self._models.leave()
+        while not stuck(self._models, self._config.observe):
+            await asyncio.sleep(1)
+        logger.error("ended at once: an engine hangs, and nothing else is under way")
+        os._exit(1)
+
+    def drain(self) -> int:
+        """Take no new requests from now on; how many are under way."""
+        self._models.drain()
+        return self._models.active
+
     def check_health(self) -> None:
-        """Ray replaces a replica whose engine has broken."""
-        if not self._models.healthy:
-            raise RuntimeError("an engine has stopped")
+        """Ray replaces a replica whose engine has broken, or hangs."""
+        if trouble := beyond_repair(self._models, self._config.observe):
+            raise RuntimeError(trouble)
 
     def __del__(self) -> None:
         if hasattr(self, "_models"):
@@ -99,6 +128,28 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     quiet = LoggingConfig(enable_access_log=False)  # the application has a line of its own for each request
     application = deployment.bind(config.model_dump())
     serve.run(application, name=APPLICATION, route_prefix="/", blocking=False, logging_config=quiet)
+
+
+def drain(seconds: float) -> int:
+    """Have every replica take nothing new, and wait until what is under way has ended; how many had not in time.
+
+    Raises:
+        ServiceError: if nothing is served here.
+    """
+    try:
+        replicas = serve.get_app_handle(APPLICATION)
+        end = time.monotonic() + seconds
+        # Asked again and again, since a replica may have been started meanwhile.
+        while (left := sum(_counts(replicas.broadcast("drain")))) and time.monotonic() < end:
+            time.sleep(0.2)
+    except (RayServeException, TimeoutError) as error:
+        raise ServiceError(f"no service called {APPLICATION!r} could be told to take nothing new: {error}") from error
+    return left
+
+
+def _counts(answers: DeploymentBroadcastResponse) -> list[int]:
+    """What the replicas said; one that has died meanwhile said nothing, and has no streams."""
+    return [one for one in answers.results(timeout_s=30, return_exceptions=True) if not isinstance(one, RayError)]
 
 
 def stop() -> None:

@@ -65,22 +65,30 @@ def _private_token(path: Path) -> None:
 
 
 @contextmanager
-def session() -> Iterator[None]:
-    """A cluster to work on, for as long as the context lasts; within another session, that one."""
+def session(join: bool = False) -> Iterator[None]:
+    """A cluster to work on, for as long as the context lasts; within another session, that one.
+
+    Args:
+        join: take one that runs on this machine, where RAY_ADDRESS names none, and never start one.
+
+    Raises:
+        ConfigError: if there is none where one was to be.
+    """
     prepare_environment()
     import ray  # reads the environment when it is imported
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS") or ("auto" if join else None)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if address:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
-            raise ConfigError(f"RAY_ADDRESS is {address!r}, where no cluster answers: {reason}") from error
+            where = f"RAY_ADDRESS is {address!r}, where" if address != "auto" else "RAY_ADDRESS is not set, and here"
+            raise ConfigError(f"{where} no cluster answers: {reason}") from error
     else:
         ray.init(
             address="local",

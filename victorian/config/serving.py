@@ -143,6 +143,8 @@ class ObservationConfig(Section):
     """A model that gave no token for so long is asked for one; one that gave none for twice as long is not ready."""
     probe_timeout_seconds: float = Field(10, ge=0.1, le=600)
     """What that token may take."""
+    hang_seconds: float = Field(120, ge=1, le=86_400)
+    """A model that gave no token for so long, beyond `probe_seconds`, hangs: Ray replaces its replica."""
     traces_to: str | None = Field(None, pattern="^https?://", max_length=2000)
     """Address that takes OpenTelemetry's traces over HTTP, such as http://127.0.0.1:4318/v1/traces; without, none."""
     traced_share: float = Field(1, ge=0, le=1)

@@ -99,7 +99,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def broken(_: Request, error: ServiceError) -> JSONResponse:
-        return answer(503, str(error), "server_error")
+        return answer(503, str(error), "server_error", code=error.code)
 
     @app.exception_handler(HTTPException)
     async def refused_by_route(_: Request, error: HTTPException) -> JSONResponse:

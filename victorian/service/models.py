@@ -17,6 +17,8 @@ from victorian.service.observation import Observer
 
 logger = logging.getLogger(__name__)
 
+DRAINING = "the service is being stopped and takes nothing new"
+
 
 @dataclass(frozen=True)
 class Served:
@@ -51,8 +53,10 @@ class Models:
         self._observer: Observer | None = None
         self._loading = threading.Lock()
         self._watchers: set[Callable[[], None]] = set()
-        self.closed = False
-        """Whether nothing will be served again."""
+        self.leaving = False
+        """Whether others serve from now on: who holds a socket should connect to them."""
+        self.draining = False
+        """Whether nothing new is taken, here or by others; what is under way goes on."""
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have a function called, on any thread, when what is served has changed; until `unwatch`."""
@@ -76,11 +80,12 @@ class Models:
 
         Raises:
             RequestError: if there is none of that name.
-            ServiceError: if there are none at all.
+            ServiceError: if there are none at all, or nothing new is taken.
         """
+        if self.draining:
+            raise ServiceError(DRAINING, "shutting_down")
         if not self._served:
-            code = "shutting_down" if self.closed else "not_ready"
-            raise ServiceError("no model is loaded yet: try again later", code)
+            raise ServiceError("no model is loaded yet: try again later", "not_ready")
         if name is None:
             return next(iter(self._served.values()))
         found = self._served.get(name or "")
@@ -106,6 +111,16 @@ class Models:
                 running, waiting = newer.running + load.running, newer.waiting + load.waiting
                 found[old.name] = replace(newer, running=running, waiting=waiting)
         return found
+
+    def leave(self) -> None:
+        """Have sockets closed once their generations have ended; requests over HTTP are still taken."""
+        self.leaving = True
+        self._tell()
+
+    def drain(self) -> None:
+        """Take nothing new, for good; what is under way goes on to its end."""
+        self.draining = True
+        self.leave()
 
     def load(self, config: ModelsConfig, engine: EngineConfig) -> None:
         """Serve what the configuration says from now on, and nothing else. Takes seconds.
@@ -156,9 +171,13 @@ class Models:
         """Whether there are models, and all of them take requests."""
         return bool(self._served) and all(one.engine.healthy for one in self._served.values())
 
+    @property
+    def active(self) -> int:
+        """Requests that have not ended."""
+        return sum(one.engine.active for one in (*self._served.values(), *self._leaving))
+
     def close(self) -> None:
         """Stop every engine; what has not ended fails."""
-        self.closed = True
-        self._tell()
+        self.leave()
         for one in (*self._served.values(), *self._leaving):
             one.engine.close()

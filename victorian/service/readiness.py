@@ -12,7 +12,7 @@ from victorian.config import ObservationConfig, SamplingParameters
 from victorian.engine.request import Completed, Failed
 from victorian.engine.succession import Succession
 from victorian.errors import OverloadedError, RequestError, ServiceError
-from victorian.service.models import Models
+from victorian.service.models import DRAINING, Models
 
 PROBE = "readiness"
 """The id of the request; a second one is refused by the engine while the first hangs in it."""
@@ -37,6 +37,8 @@ class Readiness:
         A model that is broken is known to be at once.
         """
         served = self._models.all()
+        if self._models.draining:
+            return {"": DRAINING}
         if not served:
             return {"": "no model is loaded yet"}
         found = await asyncio.gather(*(self._trouble(one.engine, 2 * self._every) for one in served))
@@ -94,6 +96,24 @@ class Readiness:
         except ServiceError as error:
             return str(error)
         raise AssertionError("a stream ends with Completed or Failed")
+
+
+def beyond_repair(models: Models, config: ObservationConfig) -> str | None:
+    """Why this process had better be replaced, if so: one that is merely not ready may recover. Waits for nothing."""
+    if not models.healthy:
+        return "an engine has stopped"
+    hanging = [one.name for one in models.all() if _hangs(one.engine, config)]
+    return f"no token came for {config.hang_seconds:g} s from {', '.join(hanging)}" if hanging else None
+
+
+def stuck(models: Models, config: ObservationConfig) -> bool:
+    """Whether a model hangs, and no other has anything to end: it is no use to wait for this process."""
+    hanging = [one.engine.active for one in models.all() if _hangs(one.engine, config)]
+    return bool(hanging) and models.active == sum(hanging)
+
+
+def _hangs(engine: Succession, config: ObservationConfig) -> bool:
+    return _age(engine) > config.probe_seconds + config.hang_seconds
 
 
 def _age(engine: Succession) -> float:

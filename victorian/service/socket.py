@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from victorian.config import ServiceConfig
 from victorian.engine.request import Completed, Event, Failed, Request, TokenEvent
-from victorian.errors import OverloadedError, RequestError, VictorianError
+from victorian.errors import OverloadedError, RequestError, ServiceError, VictorianError
 from victorian.service.callers import Caller
 from victorian.service.models import Models, Served
 from victorian.service.outbox import Outbox, StalledError
@@ -32,6 +32,8 @@ from victorian.service.protocol import (
 from victorian.service.socket_messages import complete_message, limits, offers, refusal, token_message, unreadable
 
 logger = logging.getLogger(__name__)
+
+LEAVING = "this process takes nothing new: connect again"
 
 Goodbye = tuple[CloseCode, str]
 """Why a socket is closed, for programs and for people."""
@@ -59,6 +61,10 @@ class Conversation:
         self._models.watch(self._tell_of_change)
         lines: list[asyncio.Task[Goodbye | None]] = []
         try:
+            if self._models.leaving:
+                await self._outbox.send(refusal(None, ServiceError(LEAVING, "shutting_down")))
+                await self._outbox.close(CloseCode.GOING_AWAY, LEAVING)
+                return
             if not self._offers:
                 why = "no model is loaded yet: try again later"
                 await self._outbox.send(refusal(None, OverloadedError(why)))
@@ -93,7 +99,9 @@ class Conversation:
         while not self._outbox.stalled:
             left = None
             if not self._generations:
-                if self._models.closed or offers(self._models) != self._offers:
+                if self._models.leaving:
+                    return CloseCode.GOING_AWAY, LEAVING
+                if offers(self._models) != self._offers:
                     return CloseCode.GOING_AWAY, "what is served has changed: connect again"
                 left = self._heard + idle_seconds - self._loop.time()
                 if left <= 0:
@@ -145,6 +153,8 @@ class Conversation:
                 raise RequestError(f"a generation with the id {message.id!r} is under way on this socket already", "id")
             if len(self._generations) >= most:
                 raise OverloadedError(f"{most} generations are under way on this socket, which is the limit")
+            if self._models.leaving:
+                raise ServiceError(LEAVING, "shutting_down")
             await self._caller.spend()
             # Submitted here and not in the task, so that a cancel which follows at once finds it.
             served = self._models.find(message.model)

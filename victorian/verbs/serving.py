@@ -1,4 +1,4 @@
-"""From a model to readers: `victorian generate`, `serve`, `key`, `app`, `ask`, `export`."""
+"""From a model to readers: `victorian generate`, `serve`, `drain`, `key`, `app`, `ask`, `export`."""
 
 import sys
 from typing import Literal
@@ -58,6 +58,7 @@ def serving_verbs() -> Verbs:
         service: tyro.conf.OmitArgPrefixes[ServiceConfig] = ServiceConfig(),
         host: str = "127.0.0.1",
         port: int = 8000,
+        drain_seconds: float = 30,
     ) -> None:
         """Serve a model with Ray Serve until Ctrl-C: OpenAI's completions API, SSE, and a WebSocket.
 
@@ -67,6 +68,8 @@ def serving_verbs() -> Verbs:
             model_name: Name that clients see; by default the recipe's.
             host: Address to listen on; one that other machines reach, such as 0.0.0.0, needs keys.
             port: Port to listen on.
+            drain_seconds: How long texts under way may take to end, after Ctrl-C or SIGTERM. A second Ctrl-C waits no
+                longer.
         """
         from victorian.cluster.doors import require_closed_doors
         from victorian.cluster.session import session
@@ -77,14 +80,36 @@ def serving_verbs() -> Verbs:
         require_closed_doors(service, host)  # `start` looks again, but only when a cluster has started
         require_free_port(host, port)
         with terminating_like_interrupt(), session():
-            from victorian.cluster.serve import start, stop
+            from victorian.cluster.serve import drain, start, stop
 
             start(service, models, host, port)
             try:
                 say(f"serving {found} at http://{host}:{port}; Ctrl-C ends it")
                 wait_for_interrupt()
+                say(f"nothing new is taken; what is under way has {drain_seconds:g} s, or until Ctrl-C")
+                if left := drain(drain_seconds):
+                    say(f"{left} texts were not finished")
+            except KeyboardInterrupt:
+                say("ended at once")
             finally:
                 stop()
+
+    def drain(seconds: tyro.conf.Positional[float] = 600) -> None:
+        """Have a running service take nothing new, and wait until what is under way has ended; then it can be stopped.
+
+        It is the one that `serve run` or `serve deploy` brought onto the cluster at RAY_ADDRESS, or of this machine.
+
+        Args:
+            seconds: How long to wait.
+        """
+        from victorian.cluster.session import session
+
+        with session(join=True):
+            from victorian.cluster import serve
+
+            if left := serve.drain(seconds):
+                raise ServiceError(f"after {seconds:g} s, {left} texts are still under way: wait on, or cut them off")
+            say("nothing is under way any more: the service can be stopped")
 
     def key(name: tyro.conf.Positional[str], scopes: tuple[Scope, ...] = ("generate",)) -> None:
         """Make an API key. It is printed once and kept nowhere; a service knows it by its line in the file of keys.
@@ -160,4 +185,4 @@ def serving_verbs() -> Verbs:
             write_artifact(output, loaded.model, loaded.recipe, loaded.record, DTYPES[precision])
         say(f"{output} is ready")
 
-    return {"generate": generate, "serve": serve, "key": key, "app": app, "ask": ask, "export": export}
+    return {"generate": generate, "serve": serve, "drain": drain, "key": key, "app": app, "ask": ask, "export": export}
