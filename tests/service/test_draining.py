@@ -1,7 +1,6 @@
 """A service that is being stopped: what is under way ends, nothing new begins, and everybody is told why."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.running_service import Service, running, soon
-from victorian.client import Answer, Client
+from tests.running_service import Service, running
+from victorian.client import Client
 from victorian.config import EngineConfig, SamplingParameters, ServiceConfig
 from victorian.errors import ServiceError
 
@@ -47,18 +46,16 @@ AWAY = (1001, "this process takes nothing new: connect again")
 
 @WAYS
 def test_what_is_under_way_ends_and_nothing_new_begins(stopping: Service, transport: Any) -> None:
-    answers: list[Answer] = []
     with Client(stopping.url, transport=transport, retries=0) as client:
-        reading = threading.Thread(target=lambda: answers.append(client.complete("It was", LONG)))
-        reading.start()
-        assert soon(lambda: stopping.models.active == 1)
+        tokens = (stream := client.stream("It was", LONG)).tokens()
+        assert next(tokens)
         stopping.models.drain()
         with pytest.raises(ServiceError, match="takes nothing new") as caught:
             client.complete("It was")
         assert caught.value.code == "shutting_down"
-        assert not answers, "the text is too short for this test"
-        reading.join(timeout=30)
-    assert answers[0].complete.usage.completion_tokens == 3000
+        assert stream.complete is None, "the text is too short for this test"
+        assert len(list(tokens)) >= 2999
+    assert stream.complete.usage.completion_tokens == 3000
     assert stopping.models.active == 0
 
 

@@ -50,6 +50,7 @@ def steps(quick: Service, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def hang(quick: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Set, it has the network go on; until then no step ends."""
+    assert soon(lambda: ready(quick)[0] == 200)  # what never gave a token has been silent for ever
     goes_on, run = threading.Event(), quick.engine._forward.runner.run
 
     def wait(reads: list[object]) -> object:

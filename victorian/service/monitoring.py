@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from victorian.config import ObservationConfig
 from victorian.service.answers import RETRY_AFTER
@@ -65,7 +65,7 @@ def monitoring(models: Models, observer: Observer, config: ObservationConfig) ->
             )
         return JSONResponse({"status": "ready", "models": [served.name for served in models.all()]})
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus's format. Behind several replicas each answers for itself."""
         show_loads()
