@@ -23,7 +23,7 @@ from victorian.service.keys import Key, Keyring, Scope
 from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, ErrorMessage, error_body
 
 PUBLIC = frozenset({"/", "/health", "/ready"})
-"""What load balancers and browsers ask for before there is a key. Exact paths: nothing below them is open."""
+"""What load balancers and browsers ask for before there is a key; `/` is the page. Exact paths: nothing below them is open."""
 ADMIN = ("/metrics", "/admin")
 """These and all below them want the scope `admin`, everything else `generate`."""
 
@@ -165,6 +165,8 @@ def _path(scope: AsgiScope) -> str:
     """Below where the application is mounted, as its own routes see it."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
+    if root and path == root:
+        return "/"  # the routes send it there
     return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
