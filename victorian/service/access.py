@@ -23,7 +23,7 @@ from victorian.service.keys import Key, Keyring, Scope
 from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, ErrorMessage, error_body
 
 PUBLIC = frozenset({"/", "/health", "/ready"})
-"""What load balancers and browsers ask for before there is a key; `/` is the page. Exact paths: nothing below them is open."""
+"""What load balancers and browsers ask for before there is a key. Exact paths: nothing below them is open."""
 ADMIN = ("/metrics", "/admin")
 """These and all below them want the scope `admin`, everything else `generate`."""
 

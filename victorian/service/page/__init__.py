@@ -91,7 +91,10 @@ def render() -> tuple[bytes, dict[str, str]]:
         loader=PackageLoader("victorian.service", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     document = environment.get_template("page.html.jinja").render(
-        style=Markup(style), script=Markup(script), controls=[control(*one) for one in CONTROLS], protocol=PROTOCOL_VERSION
+        style=Markup(style),
+        script=Markup(script),
+        controls=[control(*one) for one in CONTROLS],
+        protocol=PROTOCOL_VERSION,
     )
     content = document.encode()
     policy = {
@@ -106,15 +109,18 @@ def render() -> tuple[bytes, dict[str, str]]:
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
-    return content, {
-        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-        "Cache-Control": "no-cache",  # kept, and asked for again: the page and the protocol change together
-        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
-    }
+    return (
+        content,
+        {
+            "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-cache",  # kept, and asked for again: the page and the protocol change together
+            "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        },
+    )
 
 
 def _hash(source: str) -> str:

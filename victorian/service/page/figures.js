@@ -43,7 +43,7 @@ function counted(tokens) {
 }
 
 function waited(began, first) {
-  return `first after ${((first - began) / 1000).toFixed(2)} s`;
+  return `first in ${((first - began) / 1000).toFixed(2)} s`;
 }
 
 function figure(number) {

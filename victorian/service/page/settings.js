@@ -8,8 +8,8 @@ class Settings {
     this.#models = choice.querySelector("select");
     this.inputs = [...panel.querySelectorAll("[data-parameter]")];
     for (const input of this.inputs.filter(({ type }) => type === "range")) {
-      const output = document.getElementById(`${input.id}-value`);
-      const show = () => (output.value = input.value);
+      const value = document.getElementById(`${input.id}-value`);
+      const show = () => (value.textContent = input.value);
       input.addEventListener("input", show);
       show();
     }

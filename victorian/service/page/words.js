@@ -2,7 +2,7 @@
 
 const ENDS = {
   stop: () => "The model came to an end.",
-  length: (tokens) => `The model wrote the ${tokens === 1 ? "one token" : `${tokens} tokens`} it was asked for.`,
+  length: (tokens) => `Written: the ${tokens === 1 ? "one token" : `${tokens} tokens`} asked for.`,
   cancelled: () => "Stopped.",
 };
 const TROUBLES = {
