@@ -25,6 +25,11 @@ pytestmark = pytest.mark.browser
 BEGINNING = "It was a dark and stormy night"
 PHONE = {"viewport": {"width": 375, "height": 700}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 REFUSED = r"WebSocket connection to .* failed"
+FIRST_PAINT = """new Promise((tell) => {
+    const seen = (list) => list.getEntriesByName("first-contentful-paint").forEach((one) => tell(one.startTime));
+    new PerformanceObserver(seen).observe({type: "paint", buffered: true});
+})"""
+"""Milliseconds from asking for the page."""
 LONG = SamplingParameters(max_tokens=30_000)
 
 
@@ -71,7 +76,6 @@ class TestWriting:
         ended(page, "the 12 tokens asked for")
         (passage,) = written(page)
         assert text(page) == BEGINNING + passage
-        expect(page.locator("#figures")).to_contain_text("12 tokens ·")
         for figure in ("tokens/s", "first in", "seed"):
             expect(page.locator("#figures")).to_contain_text(figure)
         button(page, "Continue")
@@ -154,6 +158,7 @@ class TestWriting:
         field.press_sequentially("Once. ")
         assert written(page) == [passage[:4], passage[6:]]
         page.get_by_text("Who wrote what", exact=True).click()
+        expect(page.locator("#passages li")).to_have_count(4)
         listed = page.locator("#passages li").all_inner_texts()
         assert [one.split("\n", 1)[0] for one in listed] == ["You", "The model", "You", "The model"]
         assert listed[0].endswith("Once. One")
@@ -447,12 +452,10 @@ class TestLooks:
     def test_it_is_small_and_soon_there(self, service: Service, visit: Visit) -> None:
         page = visit(service.url)
         connected(page)
-        paint, size = page.evaluate(
-            """[
-                performance.getEntriesByName("first-contentful-paint")[0].startTime,
-                [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
-                    .reduce((sum, one) => sum + one.transferSize, 0),
-            ]"""
+        paint = page.evaluate(FIRST_PAINT)
+        size = page.evaluate(
+            """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+                .reduce((sum, one) => sum + one.transferSize, 0)"""
         )
         assert size < 60_000
         assert paint < 2_000  # benchmarks/page.py measures; here the machine may be busy

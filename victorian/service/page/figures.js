@@ -23,9 +23,8 @@ class Figures {
   }
 
   /** Of one that has ended, by the service's own account. */
-  ended({ began, first, read }, { usage, timings, seed }) {
+  ended({ began, first, read }, { timings, seed }) {
     this.#show([
-      counted(usage.completion_tokens),
       timings.tokens_per_second && `${figure(timings.tokens_per_second)} tokens/s`,
       first !== null && waited(began, first),
       `seed ${seed}`,
@@ -36,10 +35,6 @@ class Figures {
   #show(figures) {
     this.place.textContent = figures.filter(Boolean).join(" · ");
   }
-}
-
-function counted(tokens) {
-  return tokens === 1 ? "1 token" : `${tokens} tokens`;
 }
 
 function waited(began, first) {

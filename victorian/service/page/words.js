@@ -1,9 +1,14 @@
 // What the writer is told of how a generation ended, and of what went wrong.
 
+function counted(tokens) {
+  return tokens === 1 ? "1 token" : `${tokens} tokens`;
+}
+
+/** By the reason that the service gives, and the tokens written. */
 const ENDS = {
-  stop: () => "The model came to an end.",
-  length: (tokens) => `Written: the ${tokens === 1 ? "one token" : `${tokens} tokens`} asked for.`,
-  cancelled: () => "Stopped.",
+  stop: (tokens) => `The model came to an end after ${counted(tokens)}.`,
+  length: (tokens) => `Written: the ${counted(tokens)} asked for.`,
+  cancelled: (tokens) => `Stopped after ${counted(tokens)}.`,
 };
 const TROUBLES = {
   overloaded: "The service is busy",
