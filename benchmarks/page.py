@@ -36,15 +36,18 @@ BETWEEN_KEYS_SECONDS = 0.25
 WATCH = """
 const shown = (then) => requestAnimationFrame(() => setTimeout(() => then(performance.now())));
 window.keys = [];
-addEventListener("keydown", ({timeStamp}) => shown((at) => window.keys.push(at - timeStamp)), true);
+addEventListener("keydown", ({key, timeStamp}) => {
+    if (key === "x") shown((at) => window.keys.push(at - timeStamp));
+}, true);
 addEventListener("click", ({target, timeStamp}) => {
     if (target.id !== "write") return;
+    const mirror = document.getElementById("mirror");
     const watcher = new MutationObserver(() => {
+        if (!mirror.querySelector("span")) return;
         watcher.disconnect();
         shown((at) => (window.first = at - timeStamp));
     });
-    watcher.observe(document.getElementById("mirror").querySelector("span") ?? document.getElementById("mirror"),
-        {childList: true, characterData: true, subtree: true});
+    watcher.observe(mirror, {childList: true});
 }, true);
 """
 PAINT = """new Promise((tell) => {
@@ -118,15 +121,15 @@ def first_token(page: Page, ends: list[dict[str, Any]]) -> float:
     return float(first) - 1000 * ends[0]["timings"]["first_token_seconds"]
 
 
-def keys(page: Page, ends: list[dict[str, Any]], tokens: int) -> tuple[list[float], float]:
-    """Milliseconds of every key that was pressed while tokens came, and how many came a second."""
+def keys(page: Page, ends: list[dict[str, Any]], tokens: int) -> tuple[list[float], dict[str, Any]]:
+    """Milliseconds of every key that was pressed while tokens came, and the end of them."""
     write(page, tokens)
     field = page.get_by_label("Manuscript")
     while not ends:
         field.press("Control+Home")
         field.press("x")
         page.wait_for_timeout(1000 * BETWEEN_KEYS_SECONDS)
-    return page.evaluate("window.keys"), ends[0]["timings"]["tokens_per_second"]
+    return page.evaluate("window.keys"), ends[0]
 
 
 def main(artifact: str = "pretrained", runs: int = 5, tokens: int = 2000, per_second: float = 50) -> None:
@@ -135,13 +138,13 @@ def main(artifact: str = "pretrained", runs: int = 5, tokens: int = 2000, per_se
     Args:
         artifact: A model directory, or a folder of runs whose newest is served.
         runs: How often each is measured.
-        tokens: Of the stream during which keys are pressed; one that the model ends sooner is measured as far as it went.
+        tokens: Of the stream during which keys are pressed; the model may end it sooner.
         per_second: Tokens of that stream a second.
     """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("no Chromium found: apt-get install --no-install-recommends chromium")
-    paints, sizes, firsts, medians, worst, speeds = [], [], [], [], [], []
+    paints, sizes, firsts, medians, worst, speeds, counts = [], [], [], [], [], [], []
     with serving(artifact) as (url, engine), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for number in range(runs):
@@ -153,12 +156,13 @@ def main(artifact: str = "pretrained", runs: int = 5, tokens: int = 2000, per_se
                 firsts.append(first_token(page, ends))
             engine.pace = 1 / per_second
             with visited(browser, url) as (page, ends):
-                pressed, speed = keys(page, ends, tokens)
+                pressed, end = keys(page, ends, tokens)
                 medians.append(spread(pressed).median)
                 worst.append(max(pressed))
-                speeds.append(speed)
+                speeds.append(end["timings"]["tokens_per_second"])
+                counts.append(end["usage"]["completion_tokens"])
         print_machine()
-        note(f"chromium {browser.version}; tokens a second: {spread(speeds):.1f}")
+        note(f"chromium {browser.version}; {spread(counts):.0f} tokens, {spread(speeds):.1f} a second")
         browser.close()
     print_header("", f"median of {runs} (range)", "budget")
     print_row("first paint, ms", f"{spread(paints):.0f}", 500)

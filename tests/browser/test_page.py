@@ -175,6 +175,19 @@ class TestWriting:
         ended(page)
         assert text(page) == f"Chapter I. {BEGINNING}{written(page)[0]}"
 
+    def test_letters_that_a_keyboard_puts_together_are_not_torn_apart(self, paced: Service, visit: Visit) -> None:
+        page = visit(paced.url)
+        write(page, BEGINNING, 60)
+        streaming(page)
+        page.get_by_label("Manuscript").press("Control+Home")
+        keyboard = page.context.new_cdp_session(page)
+        for letters in ("n", "ni", "nig"):
+            keyboard.send("Input.imeSetComposition", {"text": letters, "selectionStart": 3, "selectionEnd": 3})
+            page.wait_for_timeout(100)  # several tokens, none of which may end the composition
+        keyboard.send("Input.insertText", {"text": "night. "})
+        ended(page)
+        assert text(page) == f"night. {BEGINNING}{written(page)[0]}"
+
     def test_a_text_longer_than_the_model_sees_is_gone_on_with(self, service: Service, visit: Visit) -> None:
         """One that is sent as it is and refused, since its tokens are short, and one that is cut at once."""
         for beginning in ("x1" * service.engine.context, "and then the " * 500):

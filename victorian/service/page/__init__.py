@@ -20,7 +20,8 @@ from victorian.config import SamplingParameters
 from victorian.service.protocol import PROTOCOL_VERSION
 
 SCRIPTS = (
-    "shelf.js", "words.js", "manuscript.js", "connection.js", "prompt.js", "figures.js", "settings.js", "desk.js",
+    "shelf.js", "words.js", "manuscript.js", "connection.js", "prompt.js", "figures.js", "settings.js", "writing.js",
+    "desk.js",
 )  # fmt: skip
 """In the order in which they stand in the page's one module."""
 
