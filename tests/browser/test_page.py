@@ -162,8 +162,8 @@ class TestWriting:
         listed = page.locator("#passages li").all_inner_texts()
         assert [one.split("\n", 1)[0] for one in listed] == ["You", "The model", "You", "The model"]
         assert listed[0].endswith("Once. One")
-        underlined = page.locator("#mirror span").first.evaluate("(span) => getComputedStyle(span).textDecoration")
-        assert "underline dotted" in underlined
+        expect(page.locator("#mirror span").first).to_have_css("text-decoration-line", "underline")
+        expect(page.locator("#mirror span").first).to_have_css("text-decoration-style", "dotted")
 
     def test_who_types_meanwhile_keeps_every_letter(self, paced: Service, visit: Visit) -> None:
         page = visit(paced.url)

@@ -7,7 +7,7 @@ connection.busy = () => current?.phase === "asked";
 connection.onmessage = (message) => {
   if (!current || message.id !== current.id) return;
   if (message.type === "token") {
-    if (!current.unwritten) requestAnimationFrame(flush);
+    if (!current.unwritten) requestAnimationFrame(draw);
     current.tokens += 1;
     current.first ??= performance.now();
     current.unwritten += message.text.replace(/\r\n?/g, "\n"); // as the field itself would
