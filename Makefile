@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-faults check format lock clean
+.PHONY: help install demo test test-browser test-faults check format lock clean
 
 help:
 	@echo "make demo         books -> tokens -> training -> artifact -> service -> prose; Ctrl-C ends it"
 	@echo "make test         the test suite (under 10 minutes on 2 cores)"
+	@echo "make test-browser the pages in a real browser (a minute; wants chromium)"
 	@echo "make test-faults  kill matrices, too long for every day"
 	@echo "make check        format, lint, types, import contracts"
 	@echo "make format       rewrite the sources in the house format"
@@ -34,6 +35,12 @@ demo: install
 # Two processes, since tests of clusters wait a lot. Threads that spin while they wait would take each other's cores.
 test: install
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+# SCREENSHOTS=folder keeps what the pages look like.
+test-browser: install
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ echo "no Chromium found: apt-get install --no-install-recommends chromium, or Google Chrome"; exit 1; }
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m browser tests/browser $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 test-faults: install
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m faults

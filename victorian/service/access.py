@@ -173,6 +173,8 @@ def _path(scope: AsgiScope) -> str:
     """Below where the application is mounted, as its own routes see it."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
+    if root and path == root:
+        return "/"  # the routes send it there
     return path[len(root) :] if path.startswith(f"{root}/") else path
 
 

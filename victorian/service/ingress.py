@@ -16,6 +16,7 @@ from victorian.service.keys import Keyring
 from victorian.service.models import Models, Served
 from victorian.service.monitoring import monitoring
 from victorian.service.observation import Observer
+from victorian.service.page import page
 from victorian.service.protocol import ModelCard, ModelList
 from victorian.service.socket import Conversation
 
@@ -37,6 +38,7 @@ def create_app(models: Models, config: ServiceConfig, observer: Observer | None 
     app.include_router(completions(models, config))
     app.include_router(encoding(models))
     app.include_router(monitoring(models, observer, config.observe))
+    app.include_router(page())
 
     @app.get("/v1/models")
     async def list_models() -> ModelList:
