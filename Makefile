@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-browser test-faults check format lock clean
+.PHONY: help install demo test test-slow test-browser test-faults check format lock clean
 
 help:
 	@echo "make demo         books -> tokens -> training -> artifact -> service -> prose; Ctrl-C ends it"
 	@echo "make test         the test suite (under 10 minutes on 2 cores)"
+	@echo "make test-slow    what takes more than ten seconds each: deployments, other engines (some minutes)"
 	@echo "make test-browser the pages in a real browser (a minute; wants chromium)"
 	@echo "make test-faults  kill matrices, too long for every day"
 	@echo "make check        format, lint, types, import contracts"
@@ -34,7 +35,10 @@ demo: install
 
 # Two processes, since tests of clusters wait a lot. Threads that spin while they wait would take each other's cores.
 test: install
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow and not faults and not browser"
+
+test-slow: install
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow and not faults and not browser"
 
 # SCREENSHOTS=folder keeps what the pages look like.
 test-browser: install
