@@ -125,12 +125,3 @@ def test_importing_the_client_loads_neither_torch_nor_ray() -> None:
     code = "import sys, victorian.client; print(*{'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
-
-
-def test_the_pages_prose_is_never_markup_and_is_reflowed() -> None:
-    from victorian.client.streamlit_app import as_prose
-
-    shown = as_prose("<b>It</b> was\na", " dark & <script>x</script>\nnight.\n\nNext")
-    assert "<script>" not in shown
-    assert "<b>" not in shown
-    assert "&lt;b&gt;It&lt;/b&gt; was a</span> dark &amp; &lt;script&gt;x&lt;/script&gt; night.\n\nNext" in shown

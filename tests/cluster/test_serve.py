@@ -1,4 +1,4 @@
-"""The application under Ray Serve, with the clients that people have, and the Streamlit page on top of it."""
+"""The application under Ray Serve, with the clients that people have."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,12 +7,10 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-import streamlit
-from streamlit.testing.v1 import AppTest
 from websockets.sync.client import connect
 
 from tests.running_service import soon
-from victorian.client import Client, streamlit_app
+from victorian.client import Client
 from victorian.cluster.serve import APPLICATION, start, stop
 from victorian.config import (
     EngineConfig,
@@ -143,71 +141,3 @@ def test_a_request_id_goes_through_rays_proxy(url: str) -> None:
 def test_an_artifact_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no trained model in"):
         start(ServiceConfig(), models(tmp_path), "127.0.0.1", 1)
-
-
-class TestPage:
-    """The Streamlit page against the same service."""
-
-    @pytest.fixture
-    def page(self, url: str, monkeypatch: pytest.MonkeyPatch) -> AppTest:
-        monkeypatch.setenv("VICTORIAN_URL", url)
-        return AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()
-
-    def test_the_page_says_nothing_that_was_not_meant_for_it(self, page: AppTest) -> None:
-        assert [m.value for m in page.markdown] == []
-        assert [c.value for c in page.caption] == ["Nothing is written yet."]
-
-    def test_every_parameter_has_a_widget_with_its_range_and_default(self, page: AppTest) -> None:
-        assert not page.exception
-        ranges = {s.key: (s.min, s.max, s.value) for s in page.slider}
-        assert ranges == {
-            "temperature": (0.1, 2.0, 1.3),
-            "top_k": (0, 100, 50),
-            "top_p": (0.0, 1.0, 0.95),
-            "repetition_penalty": (1.0, 2.0, 1.2),
-        }
-        numbers = {n.key: n.value for n in page.number_input}
-        assert numbers == {"max_tokens": 256, "seed": None}
-
-    def test_a_passage_is_written_with_the_chosen_parameters(self, page: AppTest, url: str) -> None:
-        page.text_area(key="prompt").set_value("It was")
-        page.number_input(key="max_tokens").set_value(30)
-        page.number_input(key="seed").set_value(5)
-        page.slider(key="temperature").set_value(0.7)
-        page.button(key="write").click().run()
-        assert not page.exception
-        body = {"prompt": "It was", "max_tokens": 30, "seed": 5, "temperature": 0.7}
-        expected = httpx2.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"]
-        assert page.session_state["text"] == expected
-        assert page.session_state["reason"] == "length"
-        assert any("tokens/s, reached its length" in caption.value for caption in page.caption)
-
-    def test_a_refusal_is_said_on_the_page(self, page: AppTest) -> None:
-        page.text_area(key="prompt").set_value("word " * 200)
-        page.button(key="write").click().run()
-        assert [e.value for e in page.error] == ["the prompt has 402 tokens, the model sees 64: shorten it"]
-
-    def test_too_many_stop_strings_are_said_on_the_page(self, page: AppTest) -> None:
-        page.text_input(key="stop").set_value("a|b|c|d|e").run()
-        assert not page.exception
-        assert "stop: " in page.error[0].value
-        assert page.button(key="write").disabled
-
-    def test_a_service_that_is_down_is_said_on_the_page(
-        self, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
-    ) -> None:
-        monkeypatch.setenv("VICTORIAN_URL", f"http://127.0.0.1:{free_port()}")
-        page = AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()
-        page.button(key="write").click().run()
-        assert not page.exception
-        assert "no service answers at" in page.error[0].value
-
-    def test_stop_keeps_what_was_written_and_ends_the_generation(self, page: AppTest, url: str) -> None:
-        """Stop ends the run of the page, which closes this generator where it stands."""
-        streamlit.session_state.text = ""
-        with Client(url) as client:
-            pieces = streamlit_app.passage(client, "It", LONG)
-            written = "".join(next(pieces) for _ in range(5))
-            pieces.close()
-        assert streamlit.session_state.text == written
-        assert free_within(url)

@@ -1,0 +1,272 @@
+"""One writer's desk: the manuscript, its history, and what the model is writing into it. Knows nothing of Streamlit.
+
+All of it is used from one thread at a time; only a `Writing` has threads of its own.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from victorian.client.desk.history import History, Step
+from victorian.client.desk.manuscript import MAX_CHARACTERS, Manuscript, Piece, Splice, clean, pages
+from victorian.client.desk.notices import ABANDONED, Notice, notice_of
+from victorian.client.desk.passage import Passage, Token, chosen, text_of
+from victorian.client.desk.prompt import Sight, sight
+from victorian.client.desk.service import Service
+from victorian.client.desk.session import Session
+from victorian.client.desk.writing import Order, Writing
+from victorian.client.service import Tokens
+from victorian.config import SamplingParameters
+from victorian.errors import VictorianError
+
+CACHED_TEXTS = 64
+
+Way = Literal["continue", "sentence", "retry"]
+
+
+@dataclass
+class Job:
+    """What is being written, one passage or several to choose from."""
+
+    base: int
+    """Where it goes in the manuscript: what stands after that gives way to it."""
+    kept: tuple[Token, ...]
+    """Tokens that stand before what is being written, and were chosen."""
+    writings: list[Writing]
+    choosing: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return all(writing.ended for writing in self.writings)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it changes without the writer: one that has ended but is not in the manuscript yet does."""
+        return not (self.choosing and self.ended)
+
+
+class Desk:
+    """The state of one open page.
+
+    Attributes:
+        epoch: changes whenever the text on the page became another otherwise than by being typed on that page.
+        heard: the number of the last edit that was taken from the page.
+        revision: changes with every change.
+        window: where the page before the writer begins and ends in the manuscript.
+        passage: the newest one whose tokens are known.
+        job: what is being written, if anything is.
+    """
+
+    def __init__(self) -> None:
+        self.service = Service()
+        self.sampling = SamplingParameters()
+        self.title = self.memory = self.note = ""
+        self.note_lines = 3
+        self.manuscript = Manuscript()
+        self.history = History()
+        self.passage: Passage | None = None
+        self.job: Job | None = None
+        self.notice: Notice | None = None
+        self.epoch = self.revision = 0
+        self.heard = 0
+        self.window = (0, 0)
+        self._counted: dict[tuple[Service, str], Tokens] = {}
+
+    # What the writer does with the text.
+
+    def edit(self, text: str) -> None:
+        """Take what the writer left on the page."""
+        text = clean(text)
+        start, end = self.window
+        if self.job or len(self.manuscript.text) - (end - start) + len(text) > MAX_CHARACTERS:
+            self.epoch += 1  # the page shows again what stands in the manuscript
+            if not self.job:
+                self.notice = Notice(
+                    "error", f"A manuscript can have {MAX_CHARACTERS:,} characters; this was not taken."
+                )
+            return
+        if splice := self.manuscript.edit(start, end, text):
+            self._change(splice, typed=True)
+            self.window = (start, start + len(text))
+
+    def replace_all(self, pieces: tuple[Piece, ...]) -> None:
+        """Put another text in the place of this one; undo brings it back."""
+        self.dismiss()
+        self._change(self.manuscript.splice(0, len(self.manuscript.text), pieces))
+        self.turn_to(len(self.manuscript.text))
+
+    def undo(self) -> None:
+        self.dismiss()
+        if step := self.history.undo():
+            self._show(step.splice.inverse, step.before)
+
+    def redo(self) -> None:
+        self.dismiss()
+        if step := self.history.redo():
+            self._show(step.splice, step.after)
+
+    def turn_to(self, position: int) -> None:
+        """Show the page that a place in the manuscript is on."""
+        found = pages(self.manuscript.text)
+        self.window = next((page for page in found if position < page[1]), found[-1])
+        self.epoch += 1
+
+    # What the model does.
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether a passage of the model stands at the end."""
+        return self.passage is not None and self.passage.end == len(self.manuscript.text)
+
+    def write(self, way: Way = "continue") -> None:
+        """Have the model go on, finish the sentence, or write its last passage anew."""
+        parameters = self.sampling
+        base = self._end
+        if way == "retry":
+            if not (self.passage and self.can_retry):
+                return
+            base = self.passage.start
+            parameters = parameters.model_copy(update={"seed": None})
+        self._begin(base, (), [parameters], sentence=way == "sentence")
+
+    def several(self, count: int) -> None:
+        """Have several passages written from here, for the writer to choose one."""
+        seed = self.sampling.seed
+        seeds = [None if seed is None else (seed + number) % 2**63 for number in range(count)]
+        self._begin(self._end, (), [self.sampling.model_copy(update={"seed": seed}) for seed in seeds], choosing=True)
+
+    def take(self, number: int) -> None:
+        """Choose one of several passages; if it is being written, it goes on."""
+        if self.job and self.job.choosing and number < len(self.job.writings):
+            for other in self.job.writings:
+                if other is not self.job.writings[number]:
+                    other.stop()
+            self.job = Job(self.job.base, self.job.kept, [self.job.writings[number]])
+            self.look()
+
+    def choose(self, index: int, alternative: int) -> None:
+        """Put an alternative in the place of a token of the passage, and go on from there."""
+        base, tokens = self.live
+        if base is None or (self.job and self.job.choosing):
+            return
+        try:
+            kept = chosen(tokens, index, alternative)
+        except IndexError:  # the page was a moment behind
+            return
+        self.dismiss()
+        self._begin(base, kept, [self.sampling.model_copy(update={"seed": None})])
+
+    def stop(self) -> None:
+        """End what is being written; what has come stays."""
+        for writing in self.job.writings if self.job else ():
+            writing.stop()
+
+    def dismiss(self) -> None:
+        """End what is being written and drop it."""
+        self.stop()
+        if self.job:
+            self.job = None
+            self.turn_to(len(self.manuscript.text))
+
+    def look(self) -> None:
+        """See what has come, and put a passage that has ended into the manuscript. To be called again and again."""
+        if not self.job:
+            return
+        for writing in self.job.writings:
+            writing.seen()
+        if self.job.ended and not self.job.choosing:
+            self._finish(self.job)
+
+    @property
+    def live(self) -> tuple[int | None, tuple[Token, ...]]:
+        """Where the tokens begin that can be chosen from, and these: of what is being written, else of the passage."""
+        if self.job:
+            return self.job.base, self.job.kept + tuple(() if self.job.choosing else self.job.writings[0].tokens)
+        return (self.passage.start, self.passage.tokens) if self.passage else (None, ())
+
+    def sight(self, text: str | None = None) -> Sight:
+        """What the model sees of a text, by default of the manuscript; raises what the service says."""
+        seen = self.manuscript.text[: self._end] if text is None else text
+
+        def tokenize(part: str) -> Tokens:
+            known = (self.service, part)
+            if known not in self._counted:
+                if len(self._counted) >= CACHED_TEXTS:
+                    self._counted.pop(next(iter(self._counted)))
+                self._counted[known] = self.service.hasty_client.tokenize(part, self.service.model)
+            return self._counted[known]
+
+        return sight(seen, self.memory, self.note, self.note_lines, self.sampling.max_tokens, tokenize)
+
+    # Saving.
+
+    @property
+    def session(self) -> Session:
+        return Session.of(
+            self.manuscript,
+            title=self.title,
+            memory=self.memory,
+            note=self.note,
+            note_lines=self.note_lines,
+            sampling=self.sampling,
+        )
+
+    def open(self, session: Session) -> None:
+        """Go on with a saved session; undo brings back the text that was there."""
+        self.replace_all(session.manuscript.pieces)
+        self.title, self.memory, self.note = session.title, session.memory, session.note
+        self.note_lines, self.sampling = session.note_lines, session.sampling
+
+    @property
+    def _end(self) -> int:
+        """Where the model goes on: before spaces at the end, since its words bring their own."""
+        return len(self.manuscript.text.rstrip(" "))
+
+    def _begin(
+        self,
+        base: int,
+        kept: tuple[Token, ...],
+        several: list[SamplingParameters],
+        sentence: bool = False,
+        choosing: bool = False,
+    ) -> None:
+        self.dismiss()
+        self.notice = None
+        try:
+            seen = self.sight(self.manuscript.text[:base] + text_of(kept))
+        except VictorianError as error:
+            self.notice = notice_of(error)
+            return
+        orders = [
+            Order(seen.prompt, parameters.model_copy(update={"keep_tokens": seen.memory}), sentence)
+            for parameters in several
+        ]
+        self.job = Job(base, kept, [Writing(self.service, order) for order in orders], choosing)
+        self.turn_to(len(self.manuscript.text))
+
+    def _finish(self, job: Job) -> None:
+        writing = job.writings[0]
+        self.job = None
+        if writing.error:
+            self.notice = notice_of(writing.error)
+        elif writing.abandoned:
+            self.notice = ABANDONED
+        tokens = job.kept + tuple(writing.tokens)
+        if not (text := text_of(tokens)):
+            self.turn_to(len(self.manuscript.text))
+            return
+        splice = self.manuscript.splice(job.base, len(self.manuscript.text), (Piece(text, "model"),))
+        self._change(splice, Passage(job.base, tokens, writing.complete, writing.first_seconds, writing.sentence_over))
+        self.turn_to(len(self.manuscript.text))
+
+    def _change(self, splice: Splice, passage: Passage | None = None, typed: bool = False) -> None:
+        before = self.passage
+        after = passage or (before.after(splice) if before else None)
+        self.history.add(Step(splice, before, after, typed))
+        self.manuscript, self.passage = self.manuscript.after(splice), after
+        self.revision += 1
+
+    def _show(self, splice: Splice, passage: Passage | None) -> None:
+        """A step that was undone or done again."""
+        self.manuscript, self.passage = self.manuscript.after(splice), passage
+        self.revision += 1
+        self.turn_to(max(splice.start, splice.end + splice.growth - 1))

@@ -1,0 +1,1 @@
+"""The desk on Streamlit: thin views over `victorian.client.desk.desk`."""

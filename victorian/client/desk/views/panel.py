@@ -1,0 +1,159 @@
+"""The sidebar: how it writes, what it always knows, where it comes from, and files."""
+
+from typing import Any
+
+import streamlit as st
+from pydantic import ValidationError
+
+from victorian.client.desk.desk import Desk
+from victorian.client.desk.presets import DRAWING, KNOBS, PRESETS, parameters_of, preset_of
+from victorian.client.desk.service import Service
+from victorian.client.desk.session import MAX_NOTE
+from victorian.client.desk.views.files import files
+from victorian.client.desk.views.widgets import keep, literally
+from victorian.config import SamplingParameters, bounds, first_problem, service_url
+from victorian.errors import AuthenticationError, VictorianError
+
+
+def panel(desk: Desk) -> bool:
+    """Show it, and set the desk as it says; whether that can be written with."""
+    with st.sidebar:
+        usable = _sampling(desk)
+        _memory(desk)
+        files(desk)
+        _service(desk)
+    return usable
+
+
+def _sampling(desk: Desk) -> bool:
+    st.subheader("How it writes")
+    now = desk.sampling
+    st.segmented_control(
+        "Manner",
+        list(PRESETS),
+        key=keep("preset", preset_of(now)),
+        on_change=_take_preset,
+        args=(desk,),
+        width="stretch",
+        help="Cautious stays with what is likely, fanciful wanders; none is chosen where the settings are your own.",
+    )
+    said: dict[str, Any] = {"max_tokens": _number(now, "max_tokens")}
+    if st.toggle("Advanced", key=keep("advanced", False)):
+        for name in DRAWING:
+            said[name] = _slider(now, name, desk)
+        said["seed"] = st.number_input(
+            KNOBS["seed"].label,
+            min_value=0,
+            max_value=2**53 - 1,  # what a browser counts without rounding
+            step=1,
+            placeholder="drawn anew",
+            key=keep("seed", now.seed),
+            help=KNOBS["seed"].prose,
+        )
+        stops = st.text_area(
+            KNOBS["stop"].label, key=keep("stop", "\n".join(now.stop)), help=KNOBS["stop"].prose, height=80
+        )
+        said["stop"] = tuple(line for line in stops.split("\n") if line)
+    try:
+        desk.sampling = SamplingParameters.model_validate(now.model_dump() | said)
+    except ValidationError as error:
+        st.error(f"These settings cannot be: {literally(first_problem(error))}", icon=":material/error:")
+        return False
+    return True
+
+
+def _number(now: SamplingParameters, name: str) -> int:
+    low, high = bounds(name)
+    knob = KNOBS[name]
+    value: int = st.number_input(
+        knob.label,
+        min_value=int(low),
+        max_value=int(high),
+        step=int(knob.step),
+        key=keep(name, getattr(now, name)),
+        help=knob.prose,
+    )
+    return value
+
+
+def _slider(now: SamplingParameters, name: str, desk: Desk) -> float:
+    low, high = bounds(name)
+    knob, value = KNOBS[name], getattr(now, name)
+    kind = type(SamplingParameters.model_fields[name].default) if name == "top_k" else float
+    moved: float = st.slider(
+        knob.label,
+        min_value=kind(low),
+        max_value=kind(high),
+        step=kind(knob.step),
+        key=keep(name, kind(value)),
+        help=knob.prose,
+        on_change=_own,
+        args=(desk,),
+    )
+    return moved
+
+
+def _take_preset(desk: Desk) -> None:
+    if st.session_state.preset in PRESETS:
+        desk.sampling = parameters_of(st.session_state.preset, desk.sampling)
+        for name in DRAWING:
+            st.session_state.pop(name, None)
+
+
+def _own(desk: Desk) -> None:
+    said = {name: st.session_state[name] for name in DRAWING if name in st.session_state}
+    st.session_state.preset = preset_of(desk.sampling.model_copy(update=said))
+
+
+def _memory(desk: Desk) -> None:
+    st.subheader("What it keeps in mind")
+    desk.memory = st.text_area(
+        "Memory",
+        key=keep("memory", desk.memory),
+        height=110,
+        max_chars=MAX_NOTE,
+        placeholder="Who is who, and where they are.",
+        help="Always stands in front of what the model reads, however long the text becomes.",
+    )
+    desk.note = st.text_area(
+        "Author’s note",
+        key=keep("note", desk.note),
+        height=80,
+        max_chars=MAX_NOTE,
+        placeholder="What this scene is about.",
+        help="Stands in brackets a few lines before the end of what the model reads, where it is felt most.",
+    )
+    desk.note_lines = st.number_input(
+        "Lines between the note and the end", 1, 20, step=1, key=keep("note_lines", desk.note_lines)
+    )
+
+
+def _service(desk: Desk) -> None:
+    with st.expander("Service", icon=":material/dns:"):
+        st.text(service_url())
+        key = st.text_input(
+            "API key",
+            key="api_key",
+            type="password",
+            autocomplete="off",
+            help="Only for services that ask for one. It is neither saved nor shown.",
+        )
+        models = _models(desk, key or None)
+        model = st.selectbox("Model", models, key="model") if len(models) > 1 else None
+        service = Service(key=key or None, model=model)
+        if service != desk.service:  # which keeps its connections
+            desk.service = service
+
+
+def _models(desk: Desk, key: str | None) -> list[str]:
+    """What the service serves, asked once for each key; nothing where it does not say."""
+    known: dict[str | None, list[str]] = st.session_state.setdefault("models", {})
+    if key not in known:
+        try:
+            with Service(key=key).hasty_client as client:
+                known[key] = client.models()
+        except AuthenticationError as error:
+            st.caption(literally(str(error)))
+        except VictorianError:
+            pass  # the desk says so where it matters: beside the text
+    return known.get(key, [])

@@ -1,0 +1,199 @@
+"""The page that a writer stays on."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import streamlit as st
+
+from victorian.client.desk.desk import Desk, Job
+from victorian.client.desk.manuscript import Piece, pages
+from victorian.client.desk.notices import BACK
+from victorian.client.desk.passage import Passage
+from victorian.client.desk.presets import OPENINGS
+from victorian.client.desk.prompt import Sight
+from victorian.client.desk.views.candidates import candidates
+from victorian.client.desk.views.panel import panel
+from victorian.client.desk.views.sheet import mount, take_edit
+from victorian.client.desk.views.widgets import keep, literally
+from victorian.errors import VictorianError
+
+LOOK_SECONDS = 0.25
+AWAY_SECONDS = 3.0
+"""How often it is looked whether a service that was out of reach is back."""
+BLIND_SECONDS = 15.0
+"""After a service did not say how long a text is, it is not asked again for so long."""
+WAYS = 3
+
+
+def write_page() -> None:
+    desk: Desk = st.session_state.setdefault("desk", Desk())
+    st.html(f"<style>{(Path(__file__).parent / 'page.css').read_text('utf-8')}</style>")
+    take_edit(desk)
+    desk.look()
+    awaited = desk.job is not None and desk.job.awaited  # once for the whole run: it can end at any line of it
+    usable = panel(desk)
+    st.title("The writing desk", anchor=False)
+    place = st.container()
+    _page_turner(desk)
+    with st.bottom:
+        _actions(desk, usable, awaited)
+    with place:
+        away = desk.notice is not None and desk.notice.away
+        st.fragment(_notice, run_every=AWAY_SECONDS if away else None)(desk)
+        if awaited:
+            st.fragment(_written, run_every=LOOK_SECONDS)(desk)
+        else:
+            # Not as a fragment: a click that ends the typing would be lost, since the browser sends both at once, and
+            # Streamlit runs but one fragment for what comes at once. The container is what a fragment would have.
+            with st.container():
+                _shown(desk)
+
+
+def _written(desk: Desk) -> None:
+    """What is being written; runs again by itself, so that no run of the page is what a passage hangs on."""
+    desk.look()
+    if desk.job is None or not desk.job.awaited:
+        st.rerun()
+    _shown(desk)
+
+
+def _shown(desk: Desk) -> None:
+    mount(desk, st.session_state.get("shading", False), _status(desk))
+    st.caption(_progress(desk))
+    if desk.job and desk.job.choosing:
+        candidates(desk)
+
+
+def _notice(desk: Desk) -> None:
+    notice = desk.notice
+    if notice is None:
+        return
+    if notice.away and not desk.job and desk.service.hasty_client.ready():
+        desk.notice = notice = BACK
+    show = {"error": st.error, "warning": st.warning, "info": st.info}[notice.kind]
+    show(literally(notice.text))
+
+
+def _actions(desk: Desk, usable: bool, awaited: bool) -> None:
+    """Buttons do their work here, in the run's order: after the panel was read and what was typed was taken."""
+    with st.container(horizontal=True, gap="small", vertical_alignment="center", key="actions"):
+        if desk.job:
+            _while_writing(desk, desk.job, awaited)
+        else:
+            _before_writing(desk, usable)
+        st.session_state.shading = st.toggle(
+            "Token view",
+            key=keep("tokens", st.session_state.get("shading", False)),
+            help="Shades each word of the last passage by how unlikely it was; touch one to see others.",
+        )
+
+
+def _while_writing(desk: Desk, job: Job, awaited: bool) -> None:
+    if awaited and st.button("Stop", type="primary", icon=":material/stop:", key="stop_writing"):
+        desk.stop()
+        for writing in job.writings:
+            writing.wait(1.0)
+        st.rerun()
+    if job.choosing and st.button("Take none", icon=":material/close:", key="dismiss"):
+        desk.dismiss()
+        st.rerun()
+
+
+def _before_writing(desk: Desk, usable: bool) -> None:
+    def button(label: str, key: str, able: bool, **other: Any) -> bool:
+        return st.button(label, key=key, disabled=not able, **other)
+
+    retry = usable and desk.can_retry
+    asked: dict[Callable[[], None], bool] = {
+        desk.write: button("Continue", "continue", usable, type="primary", icon=":material/edit:"),
+        partial(desk.write, "sentence"): button("Sentence", "sentence", usable, help="Goes on to the sentence’s end."),
+        partial(desk.write, "retry"): button("Retry", "retry", retry, help="The last passage, otherwise."),
+        partial(desk.several, WAYS): button("Three ways", "several", usable, help="Three passages, to choose from."),
+        desk.undo: button("Undo", "undo", bool(desk.history.done), icon=":material/undo:"),
+        desk.redo: button("Redo", "redo", bool(desk.history.undone), icon=":material/redo:"),
+    }
+    for do, pressed in asked.items():
+        if pressed:
+            do()
+            st.rerun()
+
+
+def _page_turner(desk: Desk) -> None:
+    """Pages of a long manuscript, or openings for an empty one."""
+    text = desk.manuscript.text
+    if not text and not desk.job:
+        with st.container(horizontal=True, gap="small", key="openings"):
+            for name, opening in OPENINGS.items():
+                if st.button(name, key=f"opening {name}", type="tertiary"):
+                    desk.replace_all((Piece(opening, "writer"),))
+                    st.rerun()
+    found = pages(text)
+    if len(found) > 1 and not desk.job:
+        now = next((n for n, (_, end) in enumerate(found) if desk.window[0] < end), len(found) - 1)
+        st.session_state.page = now + 1
+        st.pagination(len(found), key="page", on_change=lambda: desk.turn_to(found[st.session_state.page - 1][0]))
+
+
+def _status(desk: Desk) -> str:
+    """For a screen reader: said once when it changes, so not with every token."""
+    if desk.job:
+        return "Three passages are being written." if desk.job.choosing else "The model is writing."
+    return _ending(desk.passage) if desk.passage and desk.passage.complete else ""
+
+
+def _progress(desk: Desk) -> str:
+    if desk.job:
+        return _pace(desk)
+    parts = [f"{desk.manuscript.words:,} words"]
+    if desk.passage and desk.passage.complete:
+        parts.append(_account(desk.passage))
+    parts.append(_room(desk))
+    return " · ".join(part for part in parts if part)
+
+
+def _pace(desk: Desk) -> str:
+    writings = desk.job.writings if desk.job else []
+    begun = [writing for writing in writings if writing.first_seconds is not None]
+    if not begun:
+        return "Waiting for the first word…"
+    tokens = sum(len(writing.tokens) for writing in begun)
+    speed = sum(writing.tokens_per_second for writing in begun)
+    return f"{tokens:,} tokens · {speed:,.0f} tokens/s · first after {begun[0].first_seconds or 0:.2f} s"
+
+
+def _account(passage: Passage) -> str:
+    complete = passage.complete
+    assert complete is not None
+    parts = [_ending(passage), f"{complete.usage.completion_tokens:,} tokens"]
+    if passage.first_seconds is not None:
+        parts += [f"{complete.timings.tokens_per_second:,.0f} tokens/s", f"first after {passage.first_seconds:.2f} s"]
+    return " · ".join([*parts, f"seed {complete.seed}"])
+
+
+def _ending(passage: Passage) -> str:
+    if passage.sentence_over:
+        return "The sentence is finished"
+    reasons = {"stop": "It came to its end", "length": "It reached its length", "cancelled": "It was stopped"}
+    return reasons[passage.complete.reason] if passage.complete else "It broke off"
+
+
+def _room(desk: Desk) -> str:
+    """The room that is left in the context, in words."""
+    if monotonic() - st.session_state.get("blind", -BLIND_SECONDS) < BLIND_SECONDS:
+        return ""
+    try:
+        return _sight(desk.sight())
+    except VictorianError as error:
+        st.session_state.blind = monotonic()
+        return literally(str(error))
+
+
+def _sight(seen: Sight) -> str:
+    besides = "".join(f" and {n} of {what}" for n, what in ((seen.memory, "memory"), (seen.note, "note")) if n)
+    if seen.hidden:
+        hidden = f"the first {seen.hidden:,} characters, about, are out of its sight"
+        return f"the model sees the last {seen.text:,} tokens{besides}; {hidden}"
+    return f"the model sees {seen.text:,} tokens{besides}; {seen.left:,} more have room"
