@@ -14,9 +14,9 @@ from victorian.client.desk.prompt import Sight, sight
 from victorian.client.desk.service import Service
 from victorian.client.desk.session import Session
 from victorian.client.desk.writing import Order, Writing
-from victorian.client.service import Tokens
 from victorian.config import SamplingParameters
 from victorian.errors import VictorianError
+from victorian.service.protocol import Tokenized
 
 CACHED_TEXTS = 64
 
@@ -30,7 +30,7 @@ class Job:
     base: int
     """Where it goes in the manuscript: what stands after that gives way to it."""
     kept: tuple[Token, ...]
-    """Tokens that stand before what is being written, and were chosen."""
+    """Tokenized that stand before what is being written, and were chosen."""
     writings: list[Writing]
     choosing: bool = False
 
@@ -69,7 +69,7 @@ class Desk:
         self.epoch = self.revision = 0
         self.heard = 0
         self.window = (0, 0)
-        self._counted: dict[tuple[Service, str], Tokens] = {}
+        self._counted: dict[tuple[Service, str], Tokenized] = {}
 
     # What the writer does with the text.
 
@@ -187,7 +187,7 @@ class Desk:
         """What the model sees of a text, by default of the manuscript; raises what the service says."""
         seen = self.manuscript.text[: self._end] if text is None else text
 
-        def tokenize(part: str) -> Tokens:
+        def tokenize(part: str) -> Tokenized:
             known = (self.service, part)
             if known not in self._counted:
                 if len(self._counted) >= CACHED_TEXTS:

@@ -14,8 +14,11 @@ CHARACTERS_A_TOKEN = 12
 class Counted(Protocol):
     """A text in tokens, as the service's model reads it."""
 
-    tokens: list[int]
-    max_model_len: int
+    @property
+    def tokens(self) -> list[int]: ...
+
+    @property
+    def max_model_len(self) -> int: ...
 
 
 Tokenize = Callable[[str], Counted]
