@@ -22,7 +22,7 @@ from victorian.service.ingress import create_app
 pytestmark = pytest.mark.browser
 
 REFUSED = r"WebSocket connection to .* failed"
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 
 
 class TestTrouble:

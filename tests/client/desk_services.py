@@ -126,7 +126,7 @@ def play(free_port: Callable[[], int]) -> Iterator[Play]:
 
 
 FEW = SamplingParameters(max_tokens=12, seed=5)
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 
 
 def desk_at(url: str, text: str = "It was", sampling: SamplingParameters = FEW, key: str | None = None) -> Desk:

@@ -14,7 +14,7 @@ from victorian.config import SamplingParameters
 from victorian.errors import RequestError, ServiceError
 
 SHORT = SamplingParameters(max_tokens=12, seed=4)
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 
 
 def test_a_stream_gives_text_and_then_how_it_ended(service: Service) -> None:

@@ -21,7 +21,7 @@ from victorian.client.desk.views.widgets import literally
 from victorian.config import SamplingParameters, bounds
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script> ![x](http://example.org/x) :red[x] $x$"
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 
 
 @pytest.fixture

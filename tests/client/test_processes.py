@@ -14,7 +14,7 @@ from victorian.client import Client
 from victorian.config import SamplingParameters
 from victorian.errors import ReplicaLostError, ServiceError
 
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 
 SERVE = """
 import sys, threading

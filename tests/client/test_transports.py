@@ -13,7 +13,7 @@ from victorian.errors import RequestError
 from victorian.service.protocol import TokenMessage
 
 SEEDED = SamplingParameters(max_tokens=60, seed=11)
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 WAYS: Any = pytest.mark.parametrize("transport", ["websocket", "sse"])
 
 

@@ -24,7 +24,7 @@ from victorian.errors import ArtifactError, OverloadedError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
 
-LONG = SamplingParameters(max_tokens=30_000)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_websocket_gives_the_same_text(url: str) -> None:
 
 
 def test_a_client_that_leaves_an_sse_stream_stops_its_generation(url: str) -> None:
-    body = {"prompt": "It", "max_tokens": 30_000, "stream": True}
+    body = {"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000, "stream": True}
     with httpx2.stream("POST", f"{url}/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
         assert next(lines).startswith("data: ")

@@ -18,7 +18,7 @@ from victorian.engine.mailbox import AsyncMailbox, Mailbox, SlowReaderError
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
 from victorian.errors import RequestError, ServiceError
 
-LONG = SamplingParameters(max_tokens=30_000, seed=2)
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000, seed=2)
 SHORT = SamplingParameters(max_tokens=40, seed=1)
 
 
@@ -175,7 +175,7 @@ def test_a_reader_with_a_loop_that_never_reads_as_well(engine: Engine) -> None:
         stream = engine.stream_async(engine.request("It", LONG))
         while engine.active:
             await asyncio.sleep(0.01)
-        return [event async for event in stream]
+        return [event async for events in stream for event in events]
 
     events = asyncio.run(main())
     assert len(events) == 51
@@ -189,6 +189,43 @@ def test_a_mailbox_has_room_for_the_end_always() -> None:
         mailbox.put(TokenEvent(1, 1, "b"))
     mailbox.put(Failed("too slow"))
     assert [type(event) for event in mailbox.read(lambda: None)] == [TokenEvent, Failed]
+
+
+def test_a_reader_with_a_loop_is_told_of_the_first_token_at_once_and_of_the_others_together() -> None:
+    tokens = [TokenEvent(index, 1, "a") for index in range(4)]
+    end = Failed("no reason")
+
+    async def main() -> list[list[Event]]:
+        mailbox = AsyncMailbox(10, gather_seconds=1e9)  # a turn that does not end
+        seen = []
+        left = [*tokens, end]
+        mailbox.put(left.pop(0))
+        async for events in mailbox.read(lambda: None):
+            seen.append(events)
+            for event in left:
+                mailbox.put(event)
+            left = []
+        return seen
+
+    assert asyncio.run(main()) == [tokens[:1], [*tokens[1:], end]]
+
+
+def test_a_reader_with_a_loop_is_told_again_when_a_new_turn_begins() -> None:
+    async def main() -> list[int]:
+        mailbox = AsyncMailbox(10_000, gather_seconds=0.02)
+        stream = mailbox.read(lambda: None)
+        counts = []
+        for _ in range(3):
+            waiting = asyncio.create_task(anext(stream))
+            while not waiting.done():
+                mailbox.put(TokenEvent(0, 1, "a"))
+                await asyncio.sleep(0.001)
+            counts.append(len(waiting.result()))
+        return counts
+
+    first, _, whole_turn = asyncio.run(main())
+    assert first == 1
+    assert whole_turn > 1
 
 
 def test_a_mailbox_outlives_the_loop_of_its_reader() -> None:

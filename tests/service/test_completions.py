@@ -193,9 +193,9 @@ def test_the_end_of_the_text_is_scored_but_neither_shown_nor_counted(client: ope
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_choices_that_do_not_all_fit_are_all_refused(service: Service, stream: bool) -> None:
-    other = hold(service, {"prompt": "It", "max_tokens": 30_000, "stream": True})
+    other = hold(service, {"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000, "stream": True})
     assert soon(lambda: service.engine.active == 1)
-    answer = ask(service, prompt="It", n=8, max_tokens=30_000, stream=stream)
+    answer = ask(service, prompt="It", n=8, max_tokens=30_000, min_tokens=30_000, stream=stream)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert service.engine.active == 1
     other.close()
@@ -212,28 +212,34 @@ def test_choices_that_never_fit_are_not_told_to_come_back(service: Service) -> N
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("n", [2, 8])
 def test_a_client_that_leaves_stops_all_of_its_choices(service: Service, stream: bool, n: int) -> None:
-    connection = hold(service, {"prompt": "It", "n": n, "max_tokens": 30_000, "stream": stream})
+    connection = hold(service, {"prompt": "It", "n": n, "max_tokens": 30_000, "min_tokens": 30_000, "stream": stream})
     assert soon(lambda: service.engine.active == n)
     connection.close()
     assert service.idle()
 
 
 def test_a_request_that_takes_too_long_gets_504(service: Service) -> None:
-    answer = ask(service, prompt="It", n=2, max_tokens=30_000, deadline_seconds=0.2)
+    answer = ask(service, prompt="It", n=2, max_tokens=30_000, min_tokens=30_000, deadline_seconds=0.2)
     assert answer.status_code == 504
     assert (answer.json()["error"]["type"], answer.json()["error"]["code"]) == ("server_error", "deadline_exceeded")
     assert service.idle()
 
 
 def test_a_stream_that_fails_ends_with_an_error_event(service: Service, client: openai.OpenAI) -> None:
-    events = ask(service, prompt="It", n=2, max_tokens=30_000, deadline_seconds=0.3, stream=True).text.split("\n\n")
+    events = ask(
+        service, prompt="It", n=2, max_tokens=30_000, min_tokens=30_000, deadline_seconds=0.3, stream=True
+    ).text.split("\n\n")
     assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
     assert json.loads(events[0].removeprefix("data: "))["choices"]
     assert not any("[DONE]" in event for event in events)
     with pytest.raises(openai.APIError, match="not done within"):
         list(
             client.completions.create(
-                model="toy", prompt="It", max_tokens=30_000, stream=True, extra_body={"deadline_seconds": 0.3}
+                model="toy",
+                prompt="It",
+                max_tokens=30_000,
+                stream=True,
+                extra_body={"deadline_seconds": 0.3, "min_tokens": 30_000},
             )
         )
     assert service.idle()

@@ -172,7 +172,7 @@ def test_another_model_and_another_path_get_404_and_another_method_405(service: 
 
 
 def test_a_full_queue_gets_429_with_a_time_to_retry(service: Service) -> None:
-    long = {"prompt": "It", "max_tokens": 30_000, "stream": True}
+    long = {"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000, "stream": True}
     with httpx2.Client(base_url=service.url, timeout=20) as client:
         streams = [client.stream("POST", "/v1/completions", json=long) for _ in range(8)]
         opened = []
@@ -197,7 +197,9 @@ def test_a_full_queue_gets_429_with_a_time_to_retry(service: Service) -> None:
 
 def test_a_client_that_leaves_a_stream_stops_its_generation(service: Service) -> None:
     with httpx2.stream(
-        "POST", f"{service.url}/v1/completions", json={"prompt": "It", "max_tokens": 30_000, "stream": True}
+        "POST",
+        f"{service.url}/v1/completions",
+        json={"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000, "stream": True},
     ) as answer:
         lines = answer.iter_lines()
         assert next(lines).startswith("data: ")
@@ -207,7 +209,7 @@ def test_a_client_that_leaves_a_stream_stops_its_generation(service: Service) ->
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_before_the_first_token_stops_its_generation(service: Service, stream: bool) -> None:
-    connection = hold(service, {"prompt": "It", "max_tokens": 30_000, "stream": stream})
+    connection = hold(service, {"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000, "stream": stream})
     assert soon(lambda: service.engine.active == 1)
     connection.close()
     assert service.idle()

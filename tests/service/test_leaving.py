@@ -26,8 +26,8 @@ from victorian.engine.engine import Engine
 from victorian.engine.request import Deliver, Event, Request, TokenEvent
 
 PACE_SECONDS = 0.06
-LONG = SamplingParameters(max_tokens=30_000)
-BODY = {"prompt": "It", "max_tokens": 30_000}
+LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
+BODY = {"prompt": "It", "max_tokens": 30_000, "min_tokens": 30_000}
 
 
 class PacedEngine(Engine):
@@ -64,7 +64,16 @@ def over_socket(leave: str) -> Begin:
     def begin(service: Service, under_way: Callable[[], bool]) -> Leave:
         client = ExitStack().enter_context(connect(service.socket_url, close_timeout=0))
         client.recv()
-        client.send(json.dumps({"type": "generate", "id": "a", "prompt": "It", "parameters": {"max_tokens": 30_000}}))
+        client.send(
+            json.dumps(
+                {
+                    "type": "generate",
+                    "id": "a",
+                    "prompt": "It",
+                    "parameters": {"max_tokens": 30_000, "min_tokens": 30_000},
+                }
+            )
+        )
         assert under_way()
         match leave:
             case "cancel":

@@ -86,7 +86,7 @@ def test_several_generations_share_a_socket(socket: ClientConnection) -> None:
 
 
 def test_cancel_ends_one_generation_and_no_other(socket: ClientConnection) -> None:
-    send(socket, type="generate", id="long", prompt="It", parameters={"max_tokens": 30_000})
+    send(socket, type="generate", id="long", prompt="It", parameters={"max_tokens": 30_000, "min_tokens": 30_000})
     assert receive(socket)["type"] == "token"
     send(socket, type="cancel", id="nobody")
     send(socket, type="cancel", id="long")
@@ -100,7 +100,7 @@ def test_a_client_that_leaves_stops_its_generations(service: Service) -> None:
     with connect(service.socket_url) as socket:
         receive(socket)
         for name in "abc":
-            send(socket, type="generate", id=name, prompt="It", parameters={"max_tokens": 30_000})
+            send(socket, type="generate", id=name, prompt="It", parameters={"max_tokens": 30_000, "min_tokens": 30_000})
         for _ in range(10):
             assert receive(socket)["type"] == "token"
         assert service.engine.active == 3
@@ -142,7 +142,7 @@ def test_bytes_that_are_no_text_are_answered_too(socket: ClientConnection) -> No
 def test_a_cancel_that_follows_at_once_is_heeded(socket: ClientConnection) -> None:
     for number in range(5):
         name = str(number)
-        send(socket, type="generate", id=name, prompt="It", parameters={"max_tokens": 30_000})
+        send(socket, type="generate", id=name, prompt="It", parameters={"max_tokens": 30_000, "min_tokens": 30_000})
         send(socket, type="cancel", id=name)
         assert read_to_end(socket, name)[1]["reason"] == "cancelled"
 
@@ -177,7 +177,13 @@ def test_an_error_names_the_generation_it_is_about(socket: ClientConnection) -> 
 
 def test_one_id_twice_and_too_many_at_once_are_refused(socket: ClientConnection) -> None:
     for number in range(8):
-        send(socket, type="generate", id=str(number), prompt="It", parameters={"max_tokens": 30_000})
+        send(
+            socket,
+            type="generate",
+            id=str(number),
+            prompt="It",
+            parameters={"max_tokens": 30_000, "min_tokens": 30_000},
+        )
     send(socket, type="generate", id="0", prompt="It")
     send(socket, type="generate", id="ninth", prompt="It")
     errors = []

@@ -24,7 +24,7 @@ STRICT = ServiceConfig(
     socket=SocketConfig(idle_seconds=IDLE_SECONDS, send_seconds=SEND_SECONDS, generations=2, message_bytes=2048),
     deadline_seconds=5,
 )
-LONG = {"max_tokens": 30_000}
+LONG = {"max_tokens": 30_000, "min_tokens": 30_000}
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,11 @@ async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stag
         return await writer.drain()
     writer.write(head.encode())
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    begin = frame(json.dumps({"type": "generate", "id": "a", "prompt": "It", "parameters": {"max_tokens": 30_000}}))
+    begin = frame(
+        json.dumps(
+            {"type": "generate", "id": "a", "prompt": "It", "parameters": {"max_tokens": 30_000, "min_tokens": 30_000}}
+        )
+    )
     match stage:
         case "generating":
             writer.write(begin)

@@ -49,7 +49,7 @@ class Engine(Streams):
     def __init__(self, model: GPT, encoding: Encoding, config: EngineConfig) -> None:
         self.encoding = encoding
         self.context = model.config.context
-        self.max_unread = config.max_unread
+        self.max_unread, self.gather_seconds = config.max_unread, config.gather_seconds
         self._config = config
         use_threads(config.threads)  # refused here, where the caller hears of it
         self._device = device = pick_device()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ class Mailbox:
         wake: called after each event, on the engine's thread.
     """
 
-    def __init__(self, most: int, wake: Callable[[], None] | None = None) -> None:
+    def __init__(self, most: int, wake: Callable[[Event], None] | None = None) -> None:
         self._most = most
         self._events: deque[Event] = deque()
         self._come = threading.Condition()
@@ -41,12 +42,14 @@ class Mailbox:
             self._events.append(event)
             self._come.notify()
         if self._wake:
-            self._wake()
+            self._wake(event)
 
-    def take(self) -> Event | None:
-        """The next event, if there is one."""
+    def take(self) -> list[Event]:
+        """All that has come and was not taken yet."""
         with self._come:
-            return self._events.popleft() if self._events else None
+            events = list(self._events)
+            self._events.clear()
+        return events
 
     def read(self, leave: Callable[[], None]) -> Iterator[Event]:
         """Every event to the last; `leave` is called when the reader goes before that."""
@@ -64,29 +67,44 @@ class Mailbox:
 
 
 class AsyncMailbox:
-    """The same for a reader with an event loop; made inside of it."""
+    """The same for a reader with an event loop, who is told of several tokens at once; made inside of that loop.
 
-    def __init__(self, most: int) -> None:
+    A loop that is woken for every token takes the interpreter, and a core, from the network as often. The first token
+    and the end are told at once, the others with the first that comes in a new turn. Turns begin for all mailboxes at
+    the same moments, so that a loop is woken once for all of them.
+
+    Args:
+        gather_seconds: length of a turn; 0 tells of every token at once.
+    """
+
+    def __init__(self, most: int, gather_seconds: float = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._come = asyncio.Event()
         self._mailbox = Mailbox(most, self._tell)
+        self._seconds = gather_seconds
+        self._turn: float | None = None
         self.put = self._mailbox.put
 
-    async def read(self, leave: Callable[[], None]) -> AsyncGenerator[Event, None]:
-        """Every event to the last; `leave` is called when the reader goes before that."""
+    async def read(self, leave: Callable[[], None]) -> AsyncGenerator[list[Event], None]:
+        """Every event to the last, those together that came together; `leave` is called when the reader goes before."""
         ended = False
         try:
             while not ended:
                 await self._come.wait()
                 self._come.clear()
-                while not ended and (event := self._mailbox.take()):
-                    ended = not isinstance(event, PromptEvent | TokenEvent)
-                    yield event
+                if events := self._mailbox.take():
+                    ended = not isinstance(events[-1], PromptEvent | TokenEvent)
+                    yield events
         finally:
             if not ended:
                 leave()
 
-    def _tell(self) -> None:
+    def _tell(self, event: Event) -> None:
+        if self._seconds:
+            turn = time.monotonic() // self._seconds
+            if turn == self._turn and isinstance(event, TokenEvent):
+                return
+            self._turn = None if isinstance(event, PromptEvent) else turn  # the first token is not waited for
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
             self._loop.call_soon_threadsafe(self._come.set)
 
@@ -96,6 +114,8 @@ class Streams(ABC):
 
     max_unread: int
     """Tokens that are kept for a reader who does not take them."""
+    gather_seconds: float
+    """For which tokens after the first are kept for a reader with an event loop, to be told of together."""
 
     @abstractmethod
     def request(
@@ -135,20 +155,25 @@ class Streams(ABC):
         self.submit(request, mailbox.put)
         return mailbox.read(lambda: self.cancel(request.id))
 
-    def stream_async(self, request: Request) -> AsyncGenerator[Event, None]:
+    def stream_async(self, request: Request) -> AsyncGenerator[list[Event], None]:
         """Submit a request; its events, for callers with an event loop. Leaving the iteration cancels the request.
 
-        An iteration that never begins cannot be left: whoever drops it must `cancel`.
+        Those that came together are given together, in a list. An iteration that never begins cannot be left: whoever
+        drops it must `cancel`.
 
         Raises:
             As `submit` does, at once and not only when the iteration begins.
         """
         return self.streams_async([request])[0]
 
-    def streams_async(self, requests: Sequence[Request]) -> list[AsyncGenerator[Event, None]]:
+    def streams_async(self, requests: Sequence[Request]) -> list[AsyncGenerator[list[Event], None]]:
         """The same for several requests, of which all are taken or none."""
-        mailboxes = [AsyncMailbox(self.max_unread) for _ in requests]
+        mailboxes = [self.mailbox() for _ in requests]
         self.submit_all([(request, mailbox.put) for request, mailbox in zip(requests, mailboxes, strict=True)])
         return [
             mailbox.read(partial(self.cancel, request.id)) for request, mailbox in zip(requests, mailboxes, strict=True)
         ]
+
+    def mailbox(self) -> AsyncMailbox:
+        """For one reader, on whose event loop this is called."""
+        return AsyncMailbox(self.max_unread, self.gather_seconds)

@@ -8,8 +8,10 @@ its window; when the cache is full the last that joined gives way, and reads its
 from bisect import insort
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
+from math import inf
 from time import perf_counter
+from typing import NamedTuple
 
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool, Key, block_keys
 from victorian.engine.request import Deliver, Failed, Request, Scored
@@ -48,12 +50,16 @@ class Sequence:
     """Why it was cancelled, if nobody asked for that."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
     submitted: float = field(default_factory=perf_counter)
+    deadline: float = inf
+    """When it is overdue, on the clock of `perf_counter`."""
     joined: float | None = None
     preemptions: int = 0
     first_token: float | None = None
 
     def __post_init__(self) -> None:
         self.tokens.extend(self.request.prompt)
+        if self.request.deadline_seconds is not None:
+            self.deadline = self.submitted + self.request.deadline_seconds
         self.kept = min(self.request.sampling.keep_tokens, len(self.tokens), self.context // 2)
 
     @property
@@ -90,8 +96,7 @@ class Sequence:
         return True
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """Tokens `start` to `stop` of a sequence's window are read; after the window's last a token is drawn."""
 
     sequence: Sequence
@@ -108,13 +113,16 @@ class Read:
         """Places after which the prompt's own next token is looked up, if somebody asked and it was not yet done."""
         sequence = self.sequence
         if sequence.request.prompt_logprobs is None:
-            return range(0)
+            return NOTHING
         return range(max(self.start, len(sequence.scores)), min(self.stop, len(sequence.request.prompt) - 1))
 
     @property
     def wanted(self) -> list[int]:
         """Places after which logits are wanted."""
         return [*self.scored, *([self.stop - 1] if self.draws else [])]
+
+
+NOTHING = range(0)
 
 
 class Scheduler:
@@ -165,13 +173,11 @@ class Scheduler:
     def drop_cancelled(self) -> list[Sequence]:
         """Take cancelled and overdue requests out, running or waiting; their blocks are free at once."""
         now = perf_counter()
-        for sequence in (*self.running, *self.waiting):
-            seconds = sequence.request.deadline_seconds
-            if seconds is not None and now - sequence.submitted > seconds and not sequence.cancelled:
-                sequence.cancelled = True
-                sequence.failure = Failed(f"not done within the {seconds:g} s that it had", "deadline_exceeded")
-        gone = [s for s in (*self.running, *self.waiting) if s.cancelled]
+        gone = [s for s in chain(self.running, self.waiting) if s.cancelled or now > s.deadline]
         for sequence in gone:
+            if not sequence.cancelled:
+                why = f"not done within the {sequence.request.deadline_seconds:g} s that it had"
+                sequence.cancelled, sequence.failure = True, Failed(why, "deadline_exceeded")
             self.finish(sequence)
         return gone
 
@@ -186,8 +192,8 @@ class Scheduler:
         left = self._chunk
         full = False
         # Next tokens first, so that no prompt holds them up; then prompts, oldest first.
-        for sequence in sorted(self.running, key=lambda s: (s.length - s.cached > 1, s.rank)):
-            if sequence not in self.running:
+        for sequence in sorted(self.running, key=lambda s: s.length - s.cached > 1):
+            if full and sequence not in self.running:
                 continue  # it gave way to one before
             missing = sequence.length - sequence.cached
             wanted = missing if missing == 1 else min(missing, left)
@@ -241,7 +247,8 @@ class Scheduler:
         missing = _blocks(sequence.cached + wanted) - len(sequence.blocks)
         if missing > self._pool.available:
             return False
-        sequence.blocks += self._pool.take(missing)
+        if missing > 0:
+            sequence.blocks += self._pool.take(missing)
         return True
 
     def _join(self, sequence: Sequence) -> bool:

@@ -27,7 +27,7 @@ class Succession(Streams):
         self._newest = engine
         self._earlier: list[Engine] = []
         self._closed = self._retired = False
-        self.max_unread = engine.max_unread
+        self.max_unread, self.gather_seconds = engine.max_unread, engine.gather_seconds
 
     def replace(self, engine: Engine) -> None:
         """New requests go to this engine from now on; after `retire` or `close` it is closed instead."""
@@ -35,7 +35,7 @@ class Succession(Streams):
             if not (self._closed or self._retired):
                 self._newest.retire()
                 self._earlier = [one for one in (*self._earlier, self._newest) if one.active]
-                self._newest, self.max_unread = engine, engine.max_unread
+                self._newest = engine
                 return
         engine.close()
 

@@ -38,6 +38,8 @@ class TextStream:
     def _release(self, new: str) -> str:
         if self.stopped:
             return ""
+        if not self._stop:
+            return new
         text = self._held + new
         # Of several stop strings the one that is complete first counts, wherever the borders of tokens fall.
         found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]

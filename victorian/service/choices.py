@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -71,6 +72,18 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
     ]
 
 
+class Piece(NamedTuple):
+    """What a text gains."""
+
+    choice: Choice
+    completion_tokens: int
+    """Of all choices of the request, up to here."""
+
+
+Pieces = AsyncGenerator[list[Piece] | Failed, None]
+"""Of every text as they come, together those that came together; a failure is the last."""
+
+
 class Choices:
     """Some requests of one client, under way; all of them are taken, or none is."""
 
@@ -79,7 +92,7 @@ class Choices:
         self._requests = requests
         self._writers = [Writer(index, one, body, served.engine.encoding) for index, one in enumerate(requests)]
         self._choices_a_prompt = body.n
-        self._streams: list[AsyncGenerator[Event, None]] = []
+        self._streams: list[AsyncGenerator[list[Event], None]] = []
 
     def submit(self) -> None:
         """Hand them to the engine; raises as `Engine.submit_all` does."""
@@ -90,17 +103,37 @@ class Choices:
         for request in self._requests:
             self._served.engine.cancel(request.id)
 
-    async def pieces(self) -> AsyncGenerator[Choice | Failed, None]:
-        """Pieces of every text as they come; a failure is the last. Leaving the iteration cancels what is under way."""
-        come: asyncio.Queue[tuple[Writer, Event | Exception]] = asyncio.Queue(
+    async def pieces(self) -> Pieces:
+        """What the texts gain. Leaving the iteration cancels what is under way."""
+        async with aclosing(self._events()) as come:
+            async for writer, events in come:
+                pieces = []
+                for event in events:
+                    if isinstance(event, Failed):
+                        break
+                    pieces += [Piece(choice, self._completion_tokens) for choice in writer.pieces(event)]
+                if pieces:
+                    yield pieces
+                if isinstance(events[-1], Failed):
+                    yield events[-1]
+                    return
+
+    async def _events(self) -> AsyncGenerator[tuple["Writer", list[Event]], None]:
+        """Of all choices, each with its writer, until all have ended."""
+        if len(self._streams) == 1:
+            async with aclosing(self._streams[0]) as stream:
+                async for events in stream:
+                    yield self._writers[0], events
+            return
+        come: asyncio.Queue[tuple[Writer, list[Event] | Exception]] = asyncio.Queue(
             len(self._streams)
         )  # a slow reader stops the others
 
-        async def read(writer: Writer, stream: AsyncGenerator[Event, None]) -> None:
+        async def read(writer: Writer, stream: AsyncGenerator[list[Event], None]) -> None:
             try:
                 async with aclosing(stream):
-                    async for event in stream:
-                        await come.put((writer, event))
+                    async for events in stream:
+                        await come.put((writer, events))
             except Exception as error:  # a bug of ours, which nobody may wait behind
                 await come.put((writer, error))
 
@@ -108,14 +141,10 @@ class Choices:
         readers = [asyncio.create_task(read(writer, stream)) for writer, stream in pairs]
         try:
             while not all(writer.completed for writer in self._writers):
-                writer, event = await come.get()
-                if isinstance(event, Exception):
-                    raise event
-                if isinstance(event, Failed):
-                    yield event
-                    return
-                for piece in writer.pieces(event):
-                    yield piece
+                writer, found = await come.get()
+                if isinstance(found, Exception):
+                    raise found
+                yield writer, found
         finally:
             for reader in readers:  # all have begun by now, so leaving their streams cancels the requests
                 reader.cancel()
@@ -124,8 +153,15 @@ class Choices:
     @property
     def usage(self) -> Usage:
         """So far: each prompt once, however many choices it has, and all that was generated."""
-        prompts = self._requests[:: self._choices_a_prompt]
-        return usage(sum(len(one.prompt) for one in prompts), sum(writer.tokens for writer in self._writers))
+        return self.usage_with(self._completion_tokens)
+
+    def usage_with(self, completion_tokens: int) -> Usage:
+        """The same when so many were generated."""
+        return usage(sum(len(one.prompt) for one in self._requests[:: self._choices_a_prompt]), completion_tokens)
+
+    @property
+    def _completion_tokens(self) -> int:
+        return sum(writer.tokens for writer in self._writers)
 
 
 class Writer:

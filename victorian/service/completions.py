@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from victorian.config import ServiceConfig
 from victorian.engine.request import Failed
 from victorian.service.answers import failed, failure, refusals
-from victorian.service.choices import Choices, engine_requests, whole
+from victorian.service.choices import Choices, Piece, Pieces, engine_requests, whole
 from victorian.service.models import Models
 from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
 
@@ -49,12 +49,12 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
             options = body.stream_options or StreamOptions()
             chunks = _server_sent_events(answer, choices, _after(first, pieces), options)
             return StreamingResponse(chunks, media_type="text/event-stream")
-        come = []
+        come: list[Choice] = []
         async with aclosing(_after(first, pieces)) as all_pieces:
-            async for piece in all_pieces:
-                if isinstance(piece, Failed):
-                    return failed(piece)
-                come.append(piece)
+            async for found in all_pieces:
+                if isinstance(found, Failed):
+                    return failed(found)
+                come += [piece.choice for piece in found]
         # In a thread as well: sixteen long texts with their log-probabilities are megabytes of JSON.
         content = await asyncio.to_thread(_json, answer, come, choices.usage)
         return Response(content, media_type="application/json")
@@ -66,14 +66,11 @@ def _json(answer: Completion, pieces: list[Choice], spent: Usage) -> str:
     return answer.model_copy(update={"choices": whole(pieces), "usage": spent}).model_dump_json()
 
 
-Pieces = AsyncGenerator[Choice | Failed, None]
-
-
 async def _until_client_leaves(http: Request, choices: Choices) -> Pieces:
     """Pieces of the choices. A client that leaves, in the queue or later, cancels them all."""
     async with _watching(http, choices), aclosing(choices.pieces()) as pieces:
-        async for piece in pieces:
-            yield piece
+        async for found in pieces:
+            yield found
 
 
 @asynccontextmanager
@@ -90,11 +87,11 @@ async def _watching(http: Request, choices: Choices) -> AsyncIterator[None]:
         watching.cancel()
 
 
-async def _after(first: Choice | Failed, rest: Pieces) -> Pieces:
+async def _after(first: list[Piece] | Failed, rest: Pieces) -> Pieces:
     async with aclosing(rest):
         yield first
-        async for piece in rest:
-            yield piece
+        async for found in rest:
+            yield found
 
 
 async def _server_sent_events(
@@ -106,11 +103,12 @@ async def _server_sent_events(
         return f"data: {answer.model_copy(update={'choices': chosen, 'usage': spent}).model_dump_json()}\n\n"
 
     async with aclosing(pieces):
-        async for piece in pieces:
-            if isinstance(piece, Failed):
-                yield f"data: {json.dumps(failure(piece))}\n\n"
+        async for found in pieces:
+            if isinstance(found, Failed):
+                yield f"data: {json.dumps(failure(found))}\n\n"
                 return
-            yield event([piece], choices.usage if options.continuous_usage_stats else None)
+            spent = choices.usage_with if options.continuous_usage_stats else lambda _: None
+            yield "".join(event([piece.choice], spent(piece.completion_tokens)) for piece in found)
     if options.include_usage:
         yield event([], choices.usage)
     yield "data: [DONE]\n\n"

@@ -33,8 +33,10 @@ class Served:
     observer: Observer | None = None
     """Sees its requests."""
 
-    def streams(self, requests: Sequence[Request]) -> list[AsyncGenerator[Event, None]]:
-        """Submit requests, all or none; each one's events. Every way into the service leads through here.
+    def streams(self, requests: Sequence[Request]) -> list[AsyncGenerator[list[Event], None]]:
+        """Submit requests, all or none; each one's events, together those that came together.
+
+        Every way into the service leads through here.
 
         Raises:
             As `Engine.submit_all` does, at once.

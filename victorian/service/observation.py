@@ -45,10 +45,12 @@ class Observer:
         self.texts = config.log_texts
         self._meters: tuple[Meter, ...] = (self.prometheus, *meters)
 
-    def streams(self, model: str, engine: Succession, requests: Sequence[Request]) -> list[AsyncGenerator[Event, None]]:
+    def streams(
+        self, model: str, engine: Succession, requests: Sequence[Request]
+    ) -> list[AsyncGenerator[list[Event], None]]:
         """As `Engine.streams_async`, and seen."""
         accounts = [Account(self, model, engine, request) for request in requests]
-        mailboxes = [AsyncMailbox(engine.max_unread) for _ in requests]
+        mailboxes = [engine.mailbox() for _ in requests]
 
         def deliver(account: Account, mailbox: AsyncMailbox, event: Event) -> None:
             account.enter(event)

@@ -34,14 +34,14 @@ class Outbox:
         self._turn = asyncio.Lock()
         self.stalled = False
 
-    async def send(self, message: Section) -> None:
-        """Hand a message over to the server below.
+    async def send(self, *messages: Section) -> None:
+        """Hand messages over to the server below.
 
         Raises:
             StalledError: if the client does not read.
             WebSocketDisconnect: if it has gone.
         """
-        await self._within_limit(self._socket.send_text, message.model_dump_json(exclude_none=True))
+        await self._within_limit(self._send_texts, [one.model_dump_json(exclude_none=True) for one in messages])
 
     async def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye, to a client that may have gone already or does not read."""
@@ -49,6 +49,10 @@ class Outbox:
             await self._within_limit(self._socket.close, int(code), reason)
         except (StalledError, WebSocketDisconnect):
             return
+
+    async def _send_texts(self, texts: list[str]) -> None:
+        for text in texts:
+            await self._socket.send_text(text)
 
     async def _within_limit(self, send: Callable[..., Any], *arguments: object) -> None:
         async with self._turn:  # so that the time of one is not that of those that wait behind it

@@ -80,13 +80,13 @@ class Readiness:
         try:
             greedy = SamplingParameters(max_tokens=1, temperature=0)
             request = engine.request([], greedy, PROBE, priority=PRIORITY, deadline_seconds=self._limit)
-            async with asyncio.timeout(self._limit), aclosing(engine.stream_async(request)) as events:
-                async for event in events:
-                    match event:
-                        case Completed():
-                            return None if event.reason != "cancelled" else "its test was cancelled"
-                        case Failed():
-                            return event.message
+            async with asyncio.timeout(self._limit), aclosing(engine.stream_async(request)) as stream:
+                async for events in stream:
+                    match events[-1]:
+                        case Completed(reason=reason):
+                            return None if reason != "cancelled" else "its test was cancelled"
+                        case Failed(message=message):
+                            return message
         except TimeoutError:
             return f"no token came within {self._limit:g} s"
         except OverloadedError:

@@ -14,7 +14,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from victorian.config import ServiceConfig
-from victorian.engine.request import Completed, Event, Failed, Request, TokenEvent
+from victorian.engine.request import Event, Request
 from victorian.errors import OverloadedError, RequestError, ServiceError, VictorianError
 from victorian.service.callers import Caller
 from victorian.service.models import Models, Served
@@ -29,7 +29,7 @@ from victorian.service.protocol import (
     Pong,
     client_message,
 )
-from victorian.service.socket_messages import complete_message, limits, offers, refusal, token_message, unreadable
+from victorian.service.socket_messages import event_message, limits, offers, refusal, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -175,21 +175,14 @@ class Conversation:
     # What it is told.
 
     async def _generate(
-        self, generation: str, served: Served, request: Request, stream: AsyncGenerator[Event, None]
+        self, generation: str, served: Served, request: Request, stream: AsyncGenerator[list[Event], None]
     ) -> None:
         """Send a generation's tokens and its end."""
-        scored = request.logprobs is not None
+        encoding = served.engine.encoding
         try:
-            async with contextlib.aclosing(stream) as events:
-                async for event in events:
-                    match event:
-                        case TokenEvent():
-                            token = token_message(generation, event, served.engine.encoding, scored)
-                            await self._outbox.send(token)
-                        case Completed():
-                            await self._outbox.send(complete_message(generation, event, request))
-                        case Failed():
-                            await self._outbox.send(ErrorMessage(code=event.code, message=event.message, id=generation))
+            async with contextlib.aclosing(stream):
+                async for events in stream:
+                    await self._outbox.send(*(event_message(generation, event, request, encoding) for event in events))
         except (StalledError, WebSocketDisconnect):
             return  # leaving the stream has cancelled the request; the main line hears of it too
         except Exception as error:  # a bug of ours ends one generation, and its client is told

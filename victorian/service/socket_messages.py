@@ -6,7 +6,7 @@ import math
 from pydantic import TypeAdapter, ValidationError
 
 from victorian.config import ServiceConfig, bounds, first_problem
-from victorian.engine.request import MAX_LOGPROBS, Completed, Request, TokenEvent
+from victorian.engine.request import MAX_LOGPROBS, Completed, Event, Failed, Request, TokenEvent
 from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError, VictorianError
 from victorian.service.answers import RETRY_AFTER
 from victorian.service.models import Models
@@ -49,7 +49,21 @@ def limits(config: ServiceConfig) -> Limits:
     )
 
 
-def token_message(generation: str, event: TokenEvent, encoding: Encoding, alternatives: bool) -> TokenMessage:
+def event_message(
+    generation: str, event: Event, request: Request, encoding: Encoding
+) -> TokenMessage | Complete | ErrorMessage:
+    """What a generation's client hears of what its engine says."""
+    match event:
+        case TokenEvent():
+            return _token_message(generation, event, encoding, request.logprobs is not None)
+        case Completed():
+            return _complete_message(generation, event, request)
+        case Failed():
+            return ErrorMessage(code=event.code, message=event.message, id=generation)
+    raise AssertionError("no socket asks how likely its prompt was")
+
+
+def _token_message(generation: str, event: TokenEvent, encoding: Encoding, alternatives: bool) -> TokenMessage:
     """A token; with what else might have stood there, if that was asked for."""
     if not alternatives or event.logprob is None:  # the end of the text has none
         return TokenMessage(id=generation, index=event.index, text=event.text)
@@ -70,7 +84,7 @@ def token_message(generation: str, event: TokenEvent, encoding: Encoding, altern
     )
 
 
-def complete_message(generation: str, event: Completed, request: Request) -> Complete:
+def _complete_message(generation: str, event: Completed, request: Request) -> Complete:
     """How a generation ended and what it took."""
     later = event.completion_tokens - 1
     decoding = event.seconds - event.first_token_seconds
