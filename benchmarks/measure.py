@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 
-from victorian.device import cores
+from victorian.cores import cores
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -20,7 +20,8 @@ from models import Models
 
 from victorian.artifact import read_artifact
 from victorian.config import EngineConfig, SamplingParameters
-from victorian.device import DTYPES, cores, use_threads
+from victorian.cores import cores
+from victorian.device import DTYPES, use_threads
 from victorian.engine.engine import Engine
 from victorian.engine.request import Completed, Event, Request, TokenEvent
 from victorian.engine.runner import new_runner

@@ -18,7 +18,7 @@ from measure import alone, note, print_header, print_machine, print_row
 
 from victorian.artifact import PRETRAINED, find_artifact, read_artifact
 from victorian.config import Precision
-from victorian.device import cores
+from victorian.cores import cores
 from victorian.engine.blocks import BLOCK_TOKENS
 from victorian.engine.native import NativeNetwork
 from victorian.storage import open_storage

@@ -32,8 +32,8 @@ from measure import alone, in_turns, note, print_header, print_machine, print_ro
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from victorian.config import CleaningConfig, DataConfig, SelectionConfig
+from victorian.cores import cores
 from victorian.corpus.sources import find_books, read_many
-from victorian.device import cores
 from victorian.recipes import GPT2_124M
 from victorian.tokens.bpe import get_encoding
 

@@ -19,7 +19,7 @@ from measure import note, print_header, print_machine, print_row
 from precisions import log_likelihood
 
 from victorian.artifact import PRETRAINED, find_artifact, read_artifact
-from victorian.device import cores
+from victorian.cores import cores
 from victorian.engine.blocks import BLOCK_TOKENS
 from victorian.engine.native import NativeNetwork
 from victorian.storage import open_storage

@@ -29,7 +29,7 @@ class ObjectStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        ports = _free_ports(8)
+        ports = free_ports(8)
         self._ports = dict(zip(("master", "volume", "filer", "s3"), ports[:4], strict=True))
         self._grpc_ports = dict(zip(self._ports, ports[4:], strict=True))
         self.key, self.secret = secrets.token_hex(8), secrets.token_hex(16)
@@ -132,7 +132,7 @@ def object_store() -> Iterator[ObjectStore]:
         store.close()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on, all different."""
     probes = [socket.socket() for _ in range(count)]
     try:

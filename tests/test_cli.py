@@ -1,15 +1,17 @@
 """The command line: help with defaults and units, one line for a user's mistake, the verbs that need no cluster."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.running_service import Service
+from victorian.cli import main
 
 VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "drain", "key", "app", "ask", "export", "recipe"]
 
@@ -19,9 +21,21 @@ def victorian(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
-def mistake(*arguments: str, cwd: Path | None = None) -> str:
+def here(*arguments: str, cwd: Path | str = ".") -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported what a new one takes seconds to import."""
+    printed, complaint, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
+        patch.setattr(sys, "argv", ["victorian", *arguments])
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaint):
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+    return subprocess.CompletedProcess(["victorian", *arguments], code, printed.getvalue(), complaint.getvalue())
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
     """What a command that must fail for a reason of the user's says."""
-    done = victorian(*arguments, cwd=cwd)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("victorian: ")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -31,14 +45,14 @@ def mistake(*arguments: str, cwd: Path | None = None) -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_with_defaults(verb: str) -> None:
-    done = victorian(verb, "--help")
+    done = here(verb, "--help")
     assert done.returncode == 0
     assert f"victorian {verb}" in done.stdout
     assert "(default: " in done.stdout
 
 
 def test_help_gives_units_and_the_recipes_own_defaults() -> None:
-    tiny, large = (victorian("train", "--recipe", name, "--help").stdout for name in ("tiny", "gpt2-124m"))
+    tiny, large = (here("train", "--recipe", name, "--help").stdout for name in ("tiny", "gpt2-124m"))
     assert "Tokens of one optimizer step over all workers. (default: 524288)" in " ".join(
         large.replace("│", "").split()
     )
@@ -47,7 +61,7 @@ def test_help_gives_units_and_the_recipes_own_defaults() -> None:
 
 
 def test_the_flag_that_evaluate_advises_is_one_of_prepare() -> None:
-    assert "--cleaning.no-held-out" in victorian("prepare", "--help").stdout.replace("\n", "")
+    assert "--cleaning.no-held-out" in here("prepare", "--help").stdout.replace("\n", "")
 
 
 def test_without_a_verb_the_verbs_are_listed() -> None:
@@ -57,14 +71,14 @@ def test_without_a_verb_the_verbs_are_listed() -> None:
 
 
 def test_recipe_prints_what_would_be_run() -> None:
-    printed = json.loads(victorian("recipe", "gpt2-124m", "--model.layers", "3", "--training.seed=5").stdout)
+    printed = json.loads(here("recipe", "gpt2-124m", "--model.layers", "3", "--training.seed=5").stdout)
     assert (printed["name"], printed["model"]["layers"], printed["training"]["seed"]) == ("gpt2-124m", 3, 5)
     assert printed["training"]["tokens_per_step"] == 524_288
-    assert json.loads(victorian("recipe").stdout)["name"] == "tiny"
+    assert json.loads(here("recipe").stdout)["name"] == "tiny"
 
 
 def test_verify_reads_a_data_set_back_and_names_what_is_damaged(toy_data: Path, tmp_path: Path) -> None:
-    done = victorian("prepare", "--verify", str(toy_data))
+    done = here("prepare", "--verify", str(toy_data))
     assert done.returncode == 0, done.stderr
     assert "train: 12 books" in done.stdout
     assert f"{toy_data} is whole" in done.stdout
@@ -72,13 +86,13 @@ def test_verify_reads_a_data_set_back_and_names_what_is_damaged(toy_data: Path, 
     data = bytearray((copy / "train-00001.npy").read_bytes())
     data[1000] ^= 1
     (copy / "train-00001.npy").write_bytes(data)
-    assert "train-00001.npy is damaged" in mistake("prepare", "--verify", str(copy))
+    assert "train-00001.npy is damaged" in told(victorian("prepare", "--verify", str(copy)))
 
 
 @pytest.mark.parametrize(("flag", "other"), [("steps", "seconds"), ("seconds", "steps")])
 def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str) -> None:
     for name in ("tiny", "gpt2-124m"):
-        training = json.loads(victorian("recipe", name, f"--training.{flag}", "7").stdout)["training"]
+        training = json.loads(here("recipe", name, f"--training.{flag}", "7").stdout)["training"]
         assert (training[flag], training[other]) == (7, None)
 
 
@@ -122,64 +136,62 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
     ],
 )
 def test_a_users_mistake_is_one_line(arguments: list[str], reason: str, tmp_path: Path) -> None:
-    assert reason in mistake(*arguments, cwd=tmp_path)
+    assert reason in told(here(*arguments, cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ports_in_use_are_told_before_anything_starts(service: Service, toy_artifact: Path, tmp_path: Path) -> None:
     port = service.url.rpartition(":")[2]
     for arguments in (["serve", "--artifact", str(toy_artifact)], ["demo"], ["app"]):
-        assert f"port {port} of 127.0.0.1 is taken" in mistake(*arguments, "--port", port, cwd=tmp_path)
-    assert "is taken" in mistake("demo", "--app-port", port, cwd=tmp_path)
+        assert f"port {port} of 127.0.0.1 is taken" in told(here(*arguments, "--port", port, cwd=tmp_path))
+    assert "is taken" in told(here("demo", "--app-port", port, cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_generate_continues_a_text_without_a_service(toy_artifact: Path) -> None:
     arguments = ["generate", "It was", "--artifact", str(toy_artifact), "--max-tokens", "20", "--seed", "3"]
-    first, second = (victorian(*arguments) for _ in range(2))
+    first, second = victorian(*arguments), here(*arguments)
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
     assert first.stdout.startswith("It was")
     assert len(first.stdout) > 20
-    assert "the model sees 64" in mistake("generate", "word " * 100, "--artifact", str(toy_artifact))
+    assert "the model sees 64" in told(here("generate", "word " * 100, "--artifact", str(toy_artifact)))
 
 
 def test_generate_has_a_model_where_nothing_was_trained(tmp_path: Path) -> None:
-    done = victorian("generate", "It was", "--max-tokens", "20", "--seed", "3", cwd=tmp_path)
+    done = here("generate", "It was", "--max-tokens", "20", "--seed", "3", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("It was")
     assert done.stderr == "victorian: nothing was trained in runs yet: this is the package's own model\n"
 
 
 def test_export_halves_a_model(toy_artifact: Path, tmp_path: Path) -> None:
-    done = victorian("export", str(toy_artifact), "--output", str(tmp_path / "small"))
+    done = here("export", str(toy_artifact), "--output", str(tmp_path / "small"))
     assert done.returncode == 0, done.stderr
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (toy_artifact, tmp_path / "small")]
     assert sizes[1] < 0.6 * sizes[0]
-    assert victorian("generate", "It was", "--artifact", str(tmp_path / "small"), "--max-tokens", "5").returncode == 0
+    assert here("generate", "It was", "--artifact", str(tmp_path / "small"), "--max-tokens", "5").returncode == 0
 
 
 def test_export_writes_a_file_for_llama_cpp(toy_artifact: Path, tmp_path: Path) -> None:
     arguments = ["--format", "gguf", "--precision", "q8_0", "--output", "toy.gguf"]
-    done = victorian("export", str(toy_artifact), *arguments, cwd=tmp_path)
+    done = here("export", str(toy_artifact), *arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["toy.gguf"]
     assert (tmp_path / "toy.gguf").read_bytes()[:4] == b"GGUF"
 
 
 def test_generate_says_that_an_artifact_is_damaged(toy_artifact: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
     (copy / "model.safetensors").write_bytes(b"cut")
-    assert "model.safetensors is damaged" in mistake("generate", "x", "--artifact", str(copy))
+    assert "model.safetensors is damaged" in told(here("generate", "x", "--artifact", str(copy)))
 
 
 def test_ask_streams_to_the_terminal(service: Service, toy_artifact: Path) -> None:
     arguments = ["--max-tokens", "20", "--seed", "3"]
     done = victorian("ask", "It was", "--url", service.url, *arguments)
     assert done.returncode == 0, done.stderr
-    generated = victorian("generate", "It was", "--artifact", str(toy_artifact), *arguments)
+    generated = here("generate", "It was", "--artifact", str(toy_artifact), *arguments)
     assert "It was" + done.stdout == generated.stdout
 
 
@@ -200,18 +212,3 @@ def test_a_job_refuses_relative_paths() -> None:
     for arguments in (["--output", "x"], ["--data=x"], ["--run", "./x"]):
         with pytest.raises(ConfigError, match="give an absolute path"):
             refuse_relative_paths(arguments)
-
-
-def test_ctrl_c_during_ask_ends_the_generation(service: Service, free_port: Callable[[], int]) -> None:
-    import signal
-
-    bin_folder = Path(sys.executable).parent
-    command = [f"{bin_folder}/victorian", "ask", "It", "--url", service.url, "--max-tokens", "30000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.read(20)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert complaint == b""
-    assert service.idle()

@@ -137,6 +137,7 @@ def test_a_second_run_reuses_what_is_whole_and_ctrl_c_ends_everything(
     assert "Traceback" not in demo.log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
 def test_an_interrupt_while_training_ends_everything_and_leaves_no_artifact(
     start: Callable[..., Demo], free_port: Callable[[], int], tmp_path: Path, number: signal.Signals

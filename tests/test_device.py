@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from victorian.device import cores
+from victorian.cores import cores
 
 
 @pytest.mark.parametrize(

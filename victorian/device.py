@@ -1,21 +1,19 @@
-"""The only place that asks what hardware there is: device, number type, threads.
+"""The only place that asks what hardware there is: device, number type, threads. Cores are counted in `cores.py`.
 
 Everything is a function called when a worker or an engine starts; nothing is decided at import.
 """
 
 import ctypes
-import math
-import os
 import platform
 import resource
 import sys
-from pathlib import Path
 from time import perf_counter
 
 import psutil
 import torch
 
 from victorian.config import TrainingConfig
+from victorian.cores import cores
 from victorian.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -139,16 +137,6 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-
-
-def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPU cores that this process may use: those it may run on, or the share of time that its container has of them."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:  # "200000 100000" is two cores' time, "max 100000" no limit
-        most, period = quota.read_text().split()
-        return max(1, min(allowed, math.ceil(int(most) / int(period))))
-    except (OSError, ValueError):
-        return allowed
 
 
 def use_threads(count: int | None = None) -> int:

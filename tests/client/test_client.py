@@ -87,8 +87,9 @@ def test_closing_the_client_ends_a_stream_that_was_never_read(service: Service) 
 
 
 def test_with_a_tick_a_caller_can_look_up_while_nothing_comes(service: Service) -> None:
-    with Client(service.url) as client:
-        running = [iter(client.stream("It", LONG)) for _ in range(4)]
+    # Four that go on while the fifth waits. A WebSocket with something left to read takes a second to close.
+    with Client(service.url) as client, Client(service.url, transport="sse") as others:
+        running = [iter(others.stream("It", LONG)) for _ in range(4)]
         assert all(next(pieces) for pieces in running)
         waiting = iter(client.stream("It", SHORT, tick=0.05))
         assert next(waiting) == ""

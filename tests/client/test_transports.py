@@ -147,7 +147,7 @@ def test_an_async_stream_is_cancelled_or_left(service: Service, transport: Any) 
 
 
 def test_with_a_tick_a_loops_caller_can_look_up_while_nothing_comes(service: Service) -> None:
-    with Client(service.url) as client:  # four that go on while the fifth waits
+    with Client(service.url, transport="sse") as client:  # four that go on while the fifth waits
         holders = [iter(client.stream("It", LONG)) for _ in range(4)]
         assert all(next(pieces) for pieces in holders)
         asyncio.run(wait_for_a_tick(service))

@@ -9,14 +9,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.object_store import ObjectStore
+from tests.object_store import ObjectStore, free_ports
 from victorian.cluster.session import prepare_environment, session
 
 prepare_environment()  # test modules import Ray, which reads the environment when it is imported
@@ -58,22 +58,18 @@ class Head:
 
 
 @pytest.fixture(scope="session")
-def head(
-    free_port: Callable[[], int], object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Head]:
+def head(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head node on ports and with a token and folders of its own; it ends with its own process."""
     # Unix sockets below it have a limit of 107 characters, which pytest's own folders exceed.
     folder = Path(f"/tmp/vt-{secrets.token_hex(3)}")
     token = tmp_path_factory.mktemp("token") / "auth_token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
-    ports = {
-        name: free_port()
-        for name in (
-            "port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
-            "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
-        )
-    }  # fmt: skip
+    names = (
+        "port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
+        "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
+    )  # fmt: skip
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     address, dashboard = f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},

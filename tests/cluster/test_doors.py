@@ -70,16 +70,18 @@ def proxy(ray_session: None, free_port: Callable[[], int]) -> Iterator[Callable[
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_session")
 class TestUnderServe:
-    def test_an_application_behind_an_open_proxy_is_not_built_and_no_replica_starts(
-        self, proxy: Callable[[str], int], toy_artifact: Path
-    ) -> None:
+    def test_an_application_behind_an_open_proxy_is_not_built(self, proxy: Callable[[str], int]) -> None:
+        proxy("0.0.0.0")
+        with pytest.raises(ConfigError, match=f"at 0.0.0.0 {REFUSAL}"):
+            build_app(ServiceConfig())
+
+    @pytest.mark.slow
+    def test_no_replica_starts_behind_an_open_proxy(self, proxy: Callable[[str], int], toy_artifact: Path) -> None:
         from ray import serve
 
         from victorian.cluster.serve import Deployment
 
         proxy("0.0.0.0")
-        with pytest.raises(ConfigError, match=f"at 0.0.0.0 {REFUSAL}"):
-            build_app(ServiceConfig())
         user_config = ModelsConfig(models=(ModelSource(artifact=str(toy_artifact)),)).model_dump()
         deployment = Deployment.options(user_config=user_config)  # type: ignore[attr-defined]
         with pytest.raises(RuntimeError):

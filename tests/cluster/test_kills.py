@@ -48,6 +48,7 @@ def test_a_killed_worker_is_replaced(head: Head, corpus: str, whole: dict[str, b
     assert contents(str(tmp_path)) == whole
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_done_without(head: Head, corpus: str, whole: dict[str, bytes], tmp_path: Path) -> None:
     with second_node(head) as node:
         ended = prepare(head, corpus, str(tmp_path), "node", lambda: len(finished(tmp_path)) >= 1, node)

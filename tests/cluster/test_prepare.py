@@ -1,6 +1,8 @@
 """Ray Data gives the bytes that one process gives, and every way it can go wrong is told."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +73,16 @@ def test_no_trace_of_ray_in_the_rooms_below() -> None:
         if "cluster" not in path.parts and re.search(r"^\s*(import|from) ray\b", path.read_text(), re.MULTILINE)
     ]
     assert strangers == []
+
+
+def test_a_task_starts_without_torch_and_a_model_without_its_compiler() -> None:
+    """Every worker process of every cluster would take seconds for them."""
+    script = """
+import sys
+import victorian.cluster.prepare
+assert not {"torch", "matplotlib"} & sys.modules.keys()
+import victorian.artifact
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

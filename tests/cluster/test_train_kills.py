@@ -88,6 +88,7 @@ def test_a_run_in_an_object_store_survives_sigterm_and_sigkill_of_its_driver(
     assert not [name for name in storage.names() if name.endswith((".pkl", ".pt", ".bin"))]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_another_machine_replaces_the_one_that_was_lost(
     head: Head, toy_data: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -358,32 +358,34 @@ def foreign():
     names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
     return sum("jemalloc" not in name for name in names) - threading.active_count()
 before = foreign()
-try:
-    found = find_books(sys.argv[1])
-    texts = [text.decode() for _, text in read_many(found.books)]
-    books = [json.loads(b.model_dump_json()) for b in found.books]
-    time.sleep(0.1)  # a thread that has ended is still listed for a moment
-    print(json.dumps({"books": books, "texts": texts, "foreign_threads": foreign() - before}))
-except CorpusError as error:
-    print(json.dumps({"error": str(error)}))
+for source in sys.argv[1:]:
+    try:
+        found = find_books(source)
+        texts = [text.decode() for _, text in read_many(found.books)]
+        books = [json.loads(b.model_dump_json()) for b in found.books]
+        end = time.monotonic() + 5  # a thread that has ended is still listed for a moment
+        while (left := foreign() - before) and time.monotonic() < end:
+            time.sleep(0.01)
+        print(json.dumps({"books": books, "texts": texts, "foreign_threads": left}))
+    except CorpusError as error:
+        print(json.dumps({"error": str(error)}))
 """
 
 
-def from_hub(address: str, source: str, home: Path) -> Any:
+def from_hub(address: str, home: Path, *sources: str) -> list[Any]:
     """What another process finds and reads: the hub's address is read once, when its client is imported."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", READ, source], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", READ, *sources], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_a_hub_gives_the_books_of_the_same_files_in_a_folder(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "hub/owner/pg19")
     here = find_books(str(root)).books
     with running_hub(tmp_path / "hub") as hub:
-        there = from_hub(hub.address, "hf:owner/pg19", tmp_path / "home")
-        train = from_hub(hub.address, "hf:owner/pg19:train", tmp_path / "home")
-        test = from_hub(hub.address, "hf:owner/pg19:test", tmp_path / "home")
+        sources = ("hf:owner/pg19", "hf:owner/pg19:train", "hf:owner/pg19:test")
+        there, train, test = from_hub(hub.address, tmp_path / "home", *sources)
     assert [{**book, "root": ""} for book in there["books"]] == [
         {**json.loads(book.model_dump_json()), "root": ""} for book in here
     ]
@@ -401,10 +403,9 @@ def test_a_hub_that_has_not_what_is_asked_for_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "hub/o/texts").mkdir()
     (tmp_path / "hub/o/texts/train.txt").write_text("text")
     with running_hub(tmp_path / "hub") as hub:
-        answers = {
-            name: from_hub(hub.address, f"hf:o/{name}", tmp_path / "home")["error"]
-            for name in ("columns", "script", "texts", "nothing")
-        }
+        names = ("columns", "script", "texts", "nothing")
+        said = from_hub(hub.address, tmp_path / "home", *(f"hf:o/{name}" for name in names))
+        answers = {name: one["error"] for name, one in zip(names, said, strict=True)}
     assert "lacks the column url: expected" in answers["columns"]
     assert "hf:o/script is a script" in answers["script"]
     assert "holds no parquet files" in answers["texts"]
@@ -414,7 +415,7 @@ def test_a_hub_that_has_not_what_is_asked_for_is_quoted(tmp_path: Path) -> None:
 
 def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path: Path, free_port: Callable[[], int]) -> None:
     began = time.monotonic()
-    answer = from_hub(f"http://127.0.0.1:{free_port()}", "hf:owner/pg19", tmp_path)
+    (answer,) = from_hub(f"http://127.0.0.1:{free_port()}", tmp_path, "hf:owner/pg19")
     assert "cannot find the files of 'hf:owner/pg19'" in answer["error"]
     assert "the way to the Hugging Face hub" in answer["error"]
     assert time.monotonic() - began < 30  # its client alone would try again for 23 s, after a start of some

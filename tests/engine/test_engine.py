@@ -15,7 +15,7 @@ from tests.conftest import TOY
 from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, Precision, SamplingParameters
-from victorian.device import cores
+from victorian.cores import cores
 from victorian.engine.compilation import why_not
 from victorian.engine.engine import Engine, complete
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Scored, TokenEvent

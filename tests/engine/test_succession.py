@@ -10,7 +10,7 @@ import pytest
 from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
-from victorian.engine import succession
+from victorian.engine import compilation, succession
 from victorian.engine.compilation import compiler, library_path, why_not
 from victorian.engine.engine import Engine, complete
 from victorian.engine.request import Completed, Event, Failed
@@ -123,6 +123,7 @@ class TestCompiling:
         if (reason := why_not(artifact.recipe.model)) is not None:
             pytest.skip(reason)
         monkeypatch.setenv("VICTORIAN_CACHE", str(tmp_path))
+        monkeypatch.setattr(compilation, "FLAGS", ("-O0", *compilation.FLAGS[1:]))  # a quarter of the time
 
     def test_torch_answers_until_the_kernels_are_compiled(
         self, artifact: Artifact, monkeypatch: pytest.MonkeyPatch

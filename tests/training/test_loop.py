@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,8 +91,37 @@ class DiesAt(LocalWorker):
             raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module")
+def undisturbed(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], tuple[Path, Trained]]:
+    """Folder and end of the whole run of a recipe; each is made once."""
+    made: dict[Recipe, tuple[Path, Trained]] = {}
+
+    def find(recipe: Recipe) -> tuple[Path, Trained]:
+        if recipe not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            made[recipe] = folder, run(recipe, toy_data, folder)
+        return made[recipe]
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def died_at_4(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of the toy that has ended after its checkpoint of step 4. For copies."""
+    folder = tmp_path_factory.mktemp("died")
+    with pytest.raises(KeyboardInterrupt):
+        run(TOY, toy_data, folder, DiesAt(folder, 4))
+    return folder
+
+
+@pytest.fixture
+def cut(died_at_4: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(died_at_4, tmp_path / "cut"))
+
+
 def test_it_learns(toy_data: Path, tmp_path: Path) -> None:
-    trained = run(changed(training={"steps": 60}), toy_data, tmp_path)
+    rarely = {"validation_every_steps": 30, "checkpoint_every_steps": 30}
+    trained = run(changed(training={"steps": 60} | rarely), toy_data, tmp_path)
     records = read_records(open_storage(tmp_path))
     assert [record.step for record in records] == list(range(1, 61))
     assert records[0].loss == pytest.approx(6.36, abs=0.1)  # ln 576: nothing is known yet
@@ -106,36 +137,39 @@ def test_it_learns(toy_data: Path, tmp_path: Path) -> None:
     ("precision", "optimizer", "dies_at"),
     [
         ("fp32", "adamw", 4), ("fp32", "adamw", 8), ("fp32", "muon", 4), ("fp32", "muon", 8),
-        ("bf16", "muon", 4), ("fp16", "adamw", 4),
+        ("bf16", "muon", 4), ("fp16", "adamw", 2),
     ],
 )  # fmt: skip
 def test_a_run_that_was_killed_goes_on_bit_for_bit(
-    toy_data: Path, tmp_path: Path, precision: str, optimizer: str, dies_at: int
-) -> None:
-    less = {"steps": 6, "tokens_per_step": 128} if precision == "fp16" else {}  # which CPUs multiply slowly
-    recipe = changed(optimizer={"name": optimizer}, training={"precision_cpu": precision} | less)
-    whole = run(recipe, toy_data, tmp_path / "whole")
+    undisturbed: Callable[[Recipe], tuple[Path, Trained]],
+    toy_data: Path, tmp_path: Path, precision: str, optimizer: str, dies_at: int,
+) -> None:  # fmt: skip
+    # CPUs multiply slowly in fp16.
+    less = {"steps": 3, "checkpoint_every_steps": 2, "tokens_per_step": 128, "validation_tokens": 64}
+    training = {"precision_cpu": precision} | (less if precision == "fp16" else {})
+    recipe = changed(optimizer={"name": optimizer}, training=training)
+    folder, whole = undisturbed(recipe)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", dies_at))
     resumed = run(recipe, toy_data, tmp_path / "cut")
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    assert what_was_learnt(tmp_path / "whole") == what_was_learnt(tmp_path / "cut")
+    assert what_was_learnt(folder) == what_was_learnt(tmp_path / "cut")
 
 
 def test_batches_built_ahead_change_nothing(toy_data: Path, tmp_path: Path) -> None:
-    models = [run(TOY, toy_data, tmp_path / str(ahead), batches_ahead=ahead).model for ahead in (0, 1, 4)]
+    recipe = changed(training={"steps": 6})
+    models = [run(recipe, toy_data, tmp_path / str(ahead), batches_ahead=ahead).model for ahead in (0, 1, 4)]
     for name, tensor in models[0].state_dict().items():
         assert all(torch.equal(tensor, model.state_dict()[name]) for model in models[1:]), name
     assert what_was_learnt(tmp_path / "0") == what_was_learnt(tmp_path / "1") == what_was_learnt(tmp_path / "4")
 
 
-def test_a_run_may_be_gone_on_with_without_the_batches_ahead(toy_data: Path, tmp_path: Path) -> None:
-    run(TOY, toy_data, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(TOY, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", 4))
-    run(TOY, toy_data, tmp_path / "cut", batches_ahead=0)
-    assert what_was_learnt(tmp_path / "whole") == what_was_learnt(tmp_path / "cut")
+def test_a_run_may_be_gone_on_with_without_the_batches_ahead(
+    undisturbed: Callable[[Recipe], tuple[Path, Trained]], toy_data: Path, cut: Path
+) -> None:
+    run(TOY, toy_data, cut, batches_ahead=0)
+    assert what_was_learnt(undisturbed(TOY)[0]) == what_was_learnt(cut)
 
 
 def test_the_wait_for_data_is_written_down(toy_data: Path, tmp_path: Path) -> None:
@@ -149,10 +183,11 @@ def test_the_wait_for_data_is_written_down(toy_data: Path, tmp_path: Path) -> No
 
 
 def test_no_thread_outlives_a_run(toy_data: Path, tmp_path: Path) -> None:
-    run(changed(training={"steps": 2}), toy_data, tmp_path / "whole")
+    recipe = changed(training={"steps": 2, "checkpoint_every_steps": 1})
+    run(recipe, toy_data, tmp_path / "whole")
     assert not reading_threads()
     with pytest.raises(KeyboardInterrupt):
-        run(TOY, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", 4))
+        run(recipe, toy_data, tmp_path / "cut", DiesAt(tmp_path / "cut", 1))
     assert not reading_threads()
 
 
@@ -175,20 +210,19 @@ def test_accumulation_gives_the_same_step(toy_data: Path, tmp_path: Path) -> Non
 
 
 def test_a_budget_in_seconds_ends_in_time_with_the_rate_at_the_bottom(toy_data: Path, tmp_path: Path) -> None:
-    recipe = changed(training={"steps": None, "seconds": 2.5})
+    recipe = changed(training={"steps": None, "seconds": 1.5})
     trained = run(recipe, toy_data, tmp_path)
     records = read_records(open_storage(tmp_path))
-    assert trained.position.seconds >= 2.5
+    assert trained.position.seconds >= 1.5
     assert records[-2].spent < 1.0 == records[-1].spent
     assert records[-1].learning_rate < 0.2 * max(record.learning_rate for record in records)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_learns_as_fp32_does(toy_data: Path, tmp_path: Path, precision: str) -> None:
-    recipe = changed(model={"dropout": 0.0, "layers": 1}, training={"steps": 6})
-    run(recipe, toy_data, tmp_path / "fp32")
-    mixed = changed(model={"dropout": 0.0, "layers": 1}, training={"steps": 6, "precision_cpu": precision})
-    run(mixed, toy_data, tmp_path / precision)
+    for kind in ("fp32", precision):
+        short = {"steps": 4, "tokens_per_step": 128, "validation_tokens": 64, "precision_cpu": kind}
+        run(changed(model={"dropout": 0.0, "layers": 1}, training=short), toy_data, tmp_path / kind)
     full, half = (
         [record.loss for record in read_records(open_storage(tmp_path / name))] for name in ("fp32", precision)
     )
@@ -204,23 +238,19 @@ def test_without_a_validation_split_there_is_no_validation_loss(toy_data: Path, 
     assert all(record.validation_loss is None for record in read_records(open_storage(tmp_path)))
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(toy_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(TOY, toy_data, tmp_path, DiesAt(tmp_path, 4))
+def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(toy_data: Path, cut: Path) -> None:
     with pytest.raises(TrainingError, match=r"another recipe \(optimizer\.clip: 2\.0, not 1\.0\)"):
-        run(changed(optimizer={"clip": 2.0}), toy_data, tmp_path)
+        run(changed(optimizer={"clip": 2.0}), toy_data, cut)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_a_damaged_checkpoint_is_refused(toy_data: Path, tmp_path: Path, name: str, damage: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(TOY, toy_data, tmp_path, DiesAt(tmp_path, 4))
-    path = tmp_path / "checkpoint-00000004" / name
+def test_a_damaged_checkpoint_is_refused(toy_data: Path, cut: Path, name: str, damage: str) -> None:
+    path = cut / "checkpoint-00000004" / name
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
     with pytest.raises(TrainingError, match="is damaged"):
-        run(TOY, toy_data, tmp_path)
+        run(TOY, toy_data, cut)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(toy_data: Path, tmp_path: Path) -> None:
@@ -235,7 +265,7 @@ def test_an_overflow_in_fp16_skips_the_step_of_every_part_and_is_written_down(
 ) -> None:
     recipe = changed(
         model={"layers": 1, "dropout": 0.0}, optimizer={"name": optimizer},
-        training={"steps": 6, "precision_cpu": "fp16", "tokens_per_step": 256},
+        training={"steps": 1, "precision_cpu": "fp16", "tokens_per_step": 128, "validation_tokens": 64},
     )  # fmt: skip
     model = GPT(recipe.model)
     model.initialize(1)

@@ -7,8 +7,9 @@ import ray
 from victorian.artifact import read_artifact, read_artifact_recipe, read_record
 from victorian.cluster.session import own_errors
 from victorian.config import Section
+from victorian.cores import cores
 from victorian.corpus.book import Split
-from victorian.device import cores, pick_device, use_threads
+from victorian.device import pick_device, use_threads
 from victorian.errors import ConfigError, DataError
 from victorian.storage import open_storage
 from victorian.tokens.manifest import read_manifest

@@ -10,11 +10,9 @@ from typing import Any
 import ray
 import ray.data
 
-from victorian.artifact import code_version
 from victorian.cluster.session import session
 from victorian.config import DataConfig
 from victorian.errors import CorpusError, DataError, StorageError, VictorianError
-from victorian.reports.corpus_report import Circumstances, render_corpus_report
 from victorian.storage import open_storage
 from victorian.tokens.manifest import Manifest, ShardEntry
 from victorian.tokens.packing import Unit
@@ -45,6 +43,10 @@ def prepare(
 
 def _report(recipe: str, manifest: Manifest, run: PrepareRun) -> str:
     """The page beside the shards, with what this cluster knows of itself."""
+    # Tasks import this module, and need neither torch nor matplotlib: seconds of every worker process.
+    from victorian.artifact import code_version
+    from victorian.reports.corpus_report import Circumstances, render_corpus_report
+
     circumstances = Circumstances(
         recipe=recipe,
         nodes=sum(node["Alive"] for node in ray.nodes()),  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from victorian.device import cores
+from victorian.cores import cores
 from victorian.errors import ConfigError, VictorianError
 
 OBJECT_STORE_BYTES = 300 * 1024 * 1024

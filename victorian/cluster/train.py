@@ -34,7 +34,8 @@ from victorian.cluster.fit import LOOK_SECONDS, fit
 from victorian.cluster.session import own_errors
 from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_switchboard
 from victorian.config import EngineConfig, Recipe, SamplingParameters, differences, read_recipe
-from victorian.device import cores, use_threads
+from victorian.cores import cores
+from victorian.device import use_threads
 from victorian.engine.engine import Engine
 from victorian.engine.request import TokenEvent
 from victorian.errors import DivergedError, StoppedError, StorageError, TrainingError, UnstoredError

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from victorian.config import EngineConfig
-from victorian.device import DTYPES, cores, use_device
+from victorian.cores import cores
+from victorian.device import DTYPES, use_device
 from victorian.engine.blocks import BLOCK_TOKENS
 from victorian.engine.compilation import why_not
 from victorian.engine.decoding import Decoding

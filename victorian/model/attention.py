@@ -70,7 +70,6 @@ def _kept(shape: torch.Size, dropout: float, seed: int) -> torch.Tensor:
     return torch.from_numpy(draws) >= round(dropout * 2**16) - 2**15
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # numpy's draws cannot be traced
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
     """Attention of each token to itself and those before it.
 

@@ -23,6 +23,7 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.dropout = config.dropout
+        self.attend_on_cpu = causal_attention
         self.query_key_value = nn.Linear(config.channels, 3 * config.channels)
         self.projection = nn.Linear(config.channels, config.channels)
 
@@ -37,7 +38,7 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.update(layer, k, v)
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask, is_causal=cache.mask is None)
         elif x.device.type == "cpu":
-            y = causal_attention(q, k, v, dropout)
+            y = self.attend_on_cpu(q, k, v, dropout)
         else:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return F.dropout(self.projection(y.transpose(1, 2).reshape(batch, time, channels)), dropout)
@@ -139,6 +140,16 @@ class GPT(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The head, tied to the embedding: (..., channels) -> (..., vocabulary)."""
         return F.linear(hidden, self.token_embedding.weight)
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks; they are alike, and the first one's code serves all."""
+        # Numpy's draws cannot be traced. To say so where the function stands would take every process a second and a
+        # half, in which it imports the compiler.
+        untraced = torch.compiler.disable(causal_attention)  # type: ignore[no-untyped-call]
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attention.attend_on_cpu = untraced
+            block.compile()
 
     def new_cache(self, slots: int) -> KVCache:
         """An empty cache for `slots` tokens, in the type and on the device of the weights."""

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pydantic import ValidationError
 
 from victorian.config import DataConfig, Section, first_problem
+from victorian.cores import cores
 from victorian.corpus.book import Split
 from victorian.corpus.cleaning import CLEANING_VERSION
-from victorian.device import cores
 from victorian.errors import DataError, StorageError
 from victorian.storage import Storage
 from victorian.tokens.bpe import get_encoding

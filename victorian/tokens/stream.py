@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from victorian.config import cache_settings
+from victorian.cores import cores
 from victorian.corpus.book import Split
-from victorian.device import cores
 from victorian.errors import DataError, StorageError
 from victorian.storage import Storage
 from victorian.tokens.bpe import Tokens

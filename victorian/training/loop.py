@@ -262,8 +262,7 @@ def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Pos
         model.load_state_dict(dict(extras.initial))
     model.to(worker.device)
     if compiles(recipe.training, worker.device):
-        for block in model.blocks:
-            block.compile()  # alike, so the first one's code serves all
+        model.compile_blocks()
     precision = Precision(training_dtype(recipe.training, worker.device), worker.device)
     trainee = Trainee(recipe, model, Optimizer(model, recipe.optimizer), precision)
     stored = worker.restored()
