@@ -8,17 +8,19 @@ Peer: none; a crowd's figures stand beside those of the same service with as man
   then ten times as many requests a second as were served, come what may.
 - kill: `tiny`, two replicas, readers on both; one gets SIGKILL. Readers use our client, without retries.
 
-    .venv/bin/python benchmarks/crowds.py [--cases streams overload kill] [--minutes 5]
+    .venv/bin/python benchmarks/crowds.py [--cases streams overload kill] [--minutes 5] [--front]
 """
 
 import asyncio
 import os
 import random
 import signal
+import ssl
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ import httpx2
 import tyro
 from measure import alone, note, print_header, print_machine, print_row
 from models import write_models
-from serving import Reading, read_events, read_socket, served
+from serving import Reading, fronted, read_events, read_socket, served
 
 from victorian.client import AsyncClient
 from victorian.config import Recipe, SamplingParameters
@@ -131,11 +133,17 @@ def body(seed: int) -> dict[str, Any]:
     return {"prompt": "It was", "max_tokens": 128, "min_tokens": 128, "seed": seed}
 
 
-async def at_capacity(url: str, places: int, seconds: float) -> list[Reading]:
+def readers(url: str, trust: str | None) -> httpx2.AsyncClient:
+    """As many connections as are wanted; `trust` is the certificate of who signed for an https address."""
+    verify = ssl.create_default_context(cafile=trust) if trust else True
+    return httpx2.AsyncClient(base_url=url, verify=verify, timeout=None, limits=httpx2.Limits(max_connections=None))
+
+
+async def at_capacity(url: str, trust: str | None, places: int, seconds: float) -> list[Reading]:
     """As many readers as places, who ask again and again."""
     end = time.monotonic() + seconds
     found: list[Reading] = []
-    async with httpx2.AsyncClient(base_url=url, timeout=None, limits=httpx2.Limits(max_connections=None)) as http:
+    async with readers(url, trust) as http:
 
         async def reader(seed: int) -> None:
             while time.monotonic() < end:
@@ -145,11 +153,11 @@ async def at_capacity(url: str, places: int, seconds: float) -> list[Reading]:
     return found
 
 
-async def over_capacity(url: str, a_second: float, seconds: float) -> list[Reading]:
+async def over_capacity(url: str, trust: str | None, a_second: float, seconds: float) -> list[Reading]:
     """So many requests a second, at random moments, whatever becomes of them."""
     tasks = []
     chance = random.Random(0)
-    async with httpx2.AsyncClient(base_url=url, timeout=None, limits=httpx2.Limits(max_connections=None)) as http:
+    async with readers(url, trust) as http:
         end = time.monotonic() + seconds
         at = time.monotonic()
         while at < end:
@@ -159,20 +167,22 @@ async def over_capacity(url: str, a_second: float, seconds: float) -> list[Readi
         return list(await asyncio.gather(*tasks))
 
 
-def overload(minutes: float, places: int = 16, waiting: int = 4) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def overload(minutes: float, front: bool, places: int = 16, waiting: int = 4) -> None:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
         engine = {"max_running": places, "max_waiting": waiting, "precision": "int8"}
-        with served(directory(folder, GPT2_124M), {"engine": engine}) as service:
-            alone(_run, at_capacity, service.url, places, 5.0)
-            usual = alone(_run, at_capacity, service.url, places, 30.0)
-            rate = 10 * len(usual) / 30.0
-            note(f"capacity {rate / 10:.1f} a second; {rate:.0f} a second for {minutes:g} minutes")
-            crowd = alone(_run, over_capacity, service.url, rate, minutes * 60)
-            ready = service.ready()
+        service = held.enter_context(served(directory(folder, GPT2_124M), {"engine": engine}))
+        to = held.enter_context(fronted(service, places + waiting)) if front else (service.url, None)
+        alone(_run, at_capacity, *to, places, 5.0)
+        usual = alone(_run, at_capacity, *to, places, 30.0)
+        rate = 10 * len(usual) / 30.0
+        note(f"capacity {rate / 10:.1f} a second; {rate:.0f} a second for {minutes:g} minutes")
+        crowd = alone(_run, over_capacity, *to, rate, minutes * 60)
+        ready = service.ready()
     accepted = [r for r in crowd if r.refused is None]
     refused = [r.moments[0] - r.asked for r in crowd if r.refused == 429]
     seconds = [_seconds(readings) for readings in (usual, [r for r in accepted if r.ended])]
-    print_header(f"124M, int8, {places} places, {rate:.0f} requests/s", "at capacity", "ten times that")
+    way = "behind the front proxy" if front else "behind Serve's proxy"
+    print_header(f"124M, int8, {places} places, {rate:.0f} requests/s, {way}", "at capacity", "ten times that")
     print_row("requests", len(usual), len(crowd))
     print_row("served to the end", len(seconds[0]), len(seconds[1]))
     print_row("neither served nor refused with 429", 0, len(crowd) - len(seconds[1]) - len(refused))
@@ -248,12 +258,13 @@ def kill(seconds: float = 30.0, readers: int = 16) -> None:
         note(f"{at:.2f} s after: {why}")
 
 
-def main(cases: tuple[str, ...] = CASES, minutes: float = 5.0) -> None:
+def main(cases: tuple[str, ...] = CASES, minutes: float = 5.0, front: bool = False) -> None:
     """Measure what crowds get.
 
     Args:
         cases: streams, overload, kill.
         minutes: Of 200 streams; the overload has two fifths of it.
+        front: Have deploy/haproxy.cfg in front in the overload, and refuse what is too much.
     """
     if unknown := [case for case in cases if case not in CASES]:
         raise SystemExit(f"expected cases of {', '.join(CASES)}, got {', '.join(unknown)}")
@@ -261,7 +272,7 @@ def main(cases: tuple[str, ...] = CASES, minutes: float = 5.0) -> None:
     if "streams" in cases:
         many_streams(minutes)
     if "overload" in cases:
-        overload(minutes * 0.4)
+        overload(minutes * 0.4, front)
     if "kill" in cases:
         kill()
 

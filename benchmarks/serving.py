@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 import httpx2
 import psutil
+import trustme
 import yaml
 from websockets.asyncio.client import connect
 
@@ -93,6 +95,51 @@ def served(artifact: str, args: Mapping[str, Any], deployment: Mapping[str, Any]
             _, left = psutil.wait_procs(family, timeout=10)
             for one in left:
                 one.kill()
+
+
+@contextmanager
+def fronted(service: Service, texts: int) -> Iterator[tuple[str, str]]:
+    """The shipped front proxy before a service, with no limit but this one; its address, and who signed for it.
+
+    Args:
+        texts: that it lets in at once.
+    """
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "log", "w") as log:
+        authority, certificate = trustme.CA(), Path(folder) / "certificate.pem"
+        authority.cert_pem.write_to_path(str(Path(folder) / "authority.pem"))
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = {
+            "VICTORIAN_LISTEN": f"127.0.0.1:{port}",
+            "VICTORIAN_CERTIFICATE": str(certificate),
+            "VICTORIAN_SERVICE": service.url.removeprefix("http://"),
+            "VICTORIAN_TEXTS": str(texts),
+            "VICTORIAN_CONNECTIONS": "2000",
+            "VICTORIAN_NEW_CONNECTIONS": "20000",
+        }
+        command = ["haproxy", "-db", "-f", str(ROOT / "deploy" / "haproxy.cfg")]
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
+        try:
+            trust = str(Path(folder) / "authority.pem")
+            with httpx2.Client(verify=ssl.create_default_context(cafile=trust)) as http:
+                end = time.monotonic() + 20
+                while not _answers(http, f"https://localhost:{port}/ready"):
+                    if process.poll() is not None or time.monotonic() > end:
+                        raise SystemExit(f"the front proxy did not start: {Path(log.name).read_text()[-2000:]}")
+                    time.sleep(0.2)
+            yield f"https://localhost:{port}", trust
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _answers(http: httpx2.Client, address: str) -> bool:
+    try:
+        return http.get(address).status_code == 200
+    except httpx2.HTTPError:
+        return False
 
 
 @dataclass

@@ -14,8 +14,8 @@ from victorian.config import ModelsConfig, ModelSource, ServiceConfig
 
 TEXT = (ROOT / "serve_config.yaml").read_text()
 EXAMPLES = {
-    "threads", "cache_tokens", "max_sockets_per_key", "keys_file", "requests_per_minute", "origins", "traces_to",
-    "name",
+    "threads", "cache_tokens", "max_sockets_per_key", "keys_file", "requests_per_minute", "tokens_per_minute",
+    "origins", "traces_to", "name",
 }  # fmt: skip
 """Options that are nothing by default, so that a comment can only show what might stand there."""
 

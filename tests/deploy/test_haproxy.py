@@ -26,7 +26,7 @@ from victorian.config import AccessConfig, EngineConfig, SamplingParameters, Ser
 from victorian.service.keys import make_key
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
-HEADER_SECONDS, STALL_SECONDS, SOCKET_SECONDS, CONNECTIONS = 1, 1, 2, 8
+HEADER_SECONDS, STALL_SECONDS, SOCKET_SECONDS, CONNECTIONS, TEXTS = 1, 1, 2, 8, 3
 LONG = {"prompt": "It", "max_tokens": 30_000, "stream": True}
 
 HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -90,6 +90,7 @@ def proxy(
             "VICTORIAN_STALL_SECONDS": str(STALL_SECONDS),
             "VICTORIAN_SOCKET_SECONDS": str(SOCKET_SECONDS),
             "VICTORIAN_CONNECTIONS": str(CONNECTIONS),
+            "VICTORIAN_TEXTS": str(TEXTS),
         }
         command = [str(HAPROXY), "-db", "-f", str(as_this_user(CONFIG, folder / "haproxy.cfg"))]
         process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
@@ -225,6 +226,22 @@ def test_one_source_holds_so_many_connections(proxy: Proxy) -> None:
         with pytest.raises(OSError, match=r"reset|EOF|closed"):
             proxy.connect()
     assert soon(lambda: answers(proxy))
+
+
+def test_one_text_too_many_is_refused_before_the_service(proxy: Proxy) -> None:
+    short = {"prompt": "It", "max_tokens": 3}
+    with proxy.client() as client, ExitStack() as streams:
+        for _ in range(TEXTS):
+            streams.enter_context(client.stream("POST", "/v1/completions", json=LONG))
+        answer = client.post("/v1/completions", json=short)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert answer.json()["error"]["code"] == "overloaded"
+        assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+        assert client.get("/v1/models").status_code == 200
+        assert proxy.service.engine.active == TEXTS  # where there is room for more
+        streams.close()
+        assert soon(lambda: client.post("/v1/completions", json=short).status_code == 200)
+    assert proxy.service.idle()
 
 
 def test_metrics_and_administration_are_not_to_be_had_from_outside(proxy: Proxy) -> None:

@@ -1,5 +1,6 @@
 """The doors: how much goes through, and from whose pages."""
 
+import asyncio
 import socket
 from contextlib import ExitStack
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from tests.service.conftest import BODY, FEW, Keys, Start, bearer, generate, ope
 from victorian.client import Client
 from victorian.config import AccessConfig
 from victorian.errors import OverloadedError
+from victorian.service.callers import Quota, Spent
 
 
 class TestLimits:
@@ -51,6 +53,72 @@ class TestLimits:
             assert [end["type"] for end in ends] == ["complete", "complete", "error"]
             assert ends[2]["code"] == "rate_limited"
             assert httpx2.get(f"{service.url}/v1/models", headers=bearer(keys.reader)).status_code == 429
+
+    def test_a_minute_has_so_many_tokens_for_each_key(self, start: Start, keys: Keys) -> None:
+        with start(keys_file=str(keys.file), tokens_per_minute=40) as service:
+
+            def post(key: str, **body: object) -> httpx2.Response:
+                url = f"{service.url}/v1/completions"
+                return httpx2.post(url, json={"prompt": [40, 41], "max_tokens": 9, **body}, headers=bearer(key))
+
+            def told(answer: httpx2.Response, name: str) -> str:
+                return answer.headers[f"x-ratelimit-{name}-tokens"]
+
+            first = post(keys.reader, n=2)  # the prompt once, and two texts
+            assert (first.status_code, told(first, "limit"), told(first, "remaining")) == (200, "40", "20")
+            assert post(keys.reader, max_tokens=17, stream=True).status_code == 200
+            refused = post(keys.reader)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+            assert told(refused, "remaining") == "1"
+            assert 1 <= int(refused.headers["retry-after"]) <= 120
+            assert post(keys.other).status_code == 200
+            assert httpx2.get(f"{service.url}/v1/models", headers=bearer(keys.reader)).status_code == 200
+            never = post(keys.other, max_tokens=39)  # waiting is of no use
+            assert (never.status_code, never.json()["error"]["param"]) == (400, "max_tokens")
+            with Client(service.url, key=keys.reader) as client, pytest.raises(OverloadedError, match="40 tokens"):
+                list(client.stream("It", FEW))
+
+    def test_tokens_of_sockets_are_those_of_the_same_minute(self, start: Start, keys: Keys) -> None:
+        with (
+            start(keys_file=str(keys.file), tokens_per_minute=12) as service,
+            open_socket(service, keys.reader) as socket,
+        ):
+            assert receive(socket)["type"] == "connected"
+            ends = [generate(socket, name) for name in "abcd"]  # two tokens of a prompt each, and two more
+            assert [end["type"] for end in ends] == ["complete", "complete", "complete", "error"]
+            assert ends[3]["code"] == "rate_limited"
+            assert 1 <= ends[3]["retry_after_seconds"] <= 120
+            body = {"prompt": [40], "max_tokens": 2}
+            answer = httpx2.post(f"{service.url}/v1/completions", json=body, headers=bearer(keys.reader))
+            assert answer.status_code == 429
+
+    def test_tokens_that_are_refused_are_let_in_when_it_was_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a clock that the library reads as well; whatever part of a minute has gone."""
+        now = 1_800_000_000.0
+        monkeypatch.setattr("time.time", lambda: now)
+
+        async def spend(quota: Quota, count: int) -> Spent:
+            spent = await quota.spend_tokens("a", count)
+            assert spent is not None
+            return spent
+
+        async def check() -> None:
+            nonlocal now
+            for gone, first, later in ((0, 100, 30), (59, 80, 60), (20, 100, 100), (45, 60, 41)):
+                quota = Quota(AccessConfig(tokens_per_minute=100))
+                now = 1_800_000_000.0 + gone
+                assert (await spend(quota, first)).allowed
+                refused = await spend(quota, later)
+                assert not refused.allowed
+                said = now + refused.seconds
+                now = said - 1.5  # a token fades in about a second
+                again = await spend(quota, later)
+                assert not again.allowed
+                assert now + again.seconds == pytest.approx(said)
+                now = said + 0.01
+                assert (await spend(quota, later)).allowed
+
+        asyncio.run(check())
 
     def test_without_keys_everybody_shares_one_minute(self, start: Start) -> None:
         with start(requests_per_minute=1) as service:

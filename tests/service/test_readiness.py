@@ -105,18 +105,34 @@ def test_a_model_that_hangs_is_not_ready_and_is_again_when_it_goes_on(quick: Ser
     assert soon(lambda: ready(quick) == (200, ""))
 
 
-def test_a_model_that_is_broken_is_not_ready_at_once_and_says_why(
-    quick: Service, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_is_broken_is_not_ready_at_once_and_the_log_says_why(
+    quick: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("injected")
 
     monkeypatch.setattr(quick.engine._scheduler, "schedule", fail)
-    assert httpx2.post(f"{quick.url}/v1/completions", json={"prompt": "It"}).status_code == 500
+    # It breaks with this request, or with a probe that comes before it.
+    assert httpx2.post(f"{quick.url}/v1/completions", json={"prompt": "It"}).status_code in (500, 503)
     answer = httpx2.get(f"{quick.url}/ready")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
-    assert answer.json()["error"]["message"] == "toy: RuntimeError: injected"
+    assert answer.json()["error"]["message"] == "toy: its engine has stopped"
     assert answer.headers["retry-after"] == "1"
+    assert httpx2.get(f"{quick.url}/health").json() == {"status": "ok"}
+    assert "RuntimeError: injected" in caplog.text
+
+
+def test_a_model_that_fails_its_test_is_not_ready_and_no_exception_is_shown(
+    quick: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("injected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quick.engine._forward.runner, "run", fail)
+        assert soon(lambda: ready(quick)[0] == 503)
+        assert ready(quick)[1] in ("toy: it failed to generate a token", "toy: its engine has stopped")
+    assert "RuntimeError: injected" in caplog.text
 
 
 class TestProbes:

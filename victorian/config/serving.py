@@ -124,6 +124,8 @@ class AccessConfig(Section):
     """Let other machines in without keys: by default a service without keys starts on this machine's loopback alone."""
     requests_per_minute: int | None = Field(None, ge=1, le=100_000)
     """Requests that one key may make in any minute, for each replica; without keys, all callers together."""
+    tokens_per_minute: int | None = Field(None, ge=1, le=1_000_000_000)
+    """Tokens of prompts, and that may be generated, in any minute, as `requests_per_minute` counts requests."""
     origins: tuple[Origin, ...] = Field((), max_length=100)
     """Web pages of other origins that may call, as `https://example.org`; `*` is any. A service's own always may."""
     max_sockets: int = Field(500, ge=1, le=900)

@@ -105,24 +105,34 @@ class Engine(Streams):
         request.check(self.encoding.size, self.context)
         return request
 
+    def require_room(self, count: int = 1) -> None:
+        """For so many requests more, before anything is done for them; cheap, and for any thread.
+
+        Raises:
+            OverloadedError: if the queue has no room for them now.
+            RequestError: if it never has.
+            ServiceError: if the engine is closed, leaving or broken.
+        """
+        if not self.healthy:
+            raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}", "shutting_down")
+        self._scheduler.require_room(count)
+
     def submit_all(self, requests: Items[tuple[Request, Deliver]]) -> None:
         """Queue requests, all of them or none.
 
         What stands beside each is called on the engine's thread with its events, the last Completed or Failed.
 
         Raises:
-            OverloadedError: if the queue has no room for them now.
-            RequestError: if it never has, a request of one's id is under way, or one was made for another engine and
-                does not fit.
-            ServiceError: if the engine is closed, leaving or broken.
+            As `require_room` does.
+            RequestError: also if a request of one's id is under way, or one was made for another engine and does not
+                fit.
         """
         sequences = []
         for request, deliver in requests:
             request.check(self.encoding.size, self.context)
             sequences.append(Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context))
         with self._wake:
-            if not self.healthy:
-                raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}", "shutting_down")
+            self.require_room(len(sequences))
             for sequence in sequences:
                 if sequence.request.id in self._sequences:
                     raise RequestError(f"a request with the id {sequence.request.id!r} is under way already", "id")
@@ -140,14 +150,8 @@ class Engine(Streams):
     @property
     def healthy(self) -> bool:
         """Whether new requests are taken."""
-        return self.trouble is None
-
-    @property
-    def trouble(self) -> str | None:
-        """Why no new requests are taken, if so."""
-        if self._broken is None and (self._closing or self._retiring or not self._thread.is_alive()):
-            return "it was closed"
-        return self._broken
+        stopping = self._closing or self._retiring or not self._thread.is_alive()
+        return self._broken is None and not stopping
 
     @property
     def load(self) -> Load:

@@ -144,21 +144,26 @@ class Scheduler:
         self.running: list[Sequence] = []
         """Both in the order of service."""
 
-    def add(self, sequences: Items[Sequence]) -> None:
-        """Queue requests, all or none.
+    def require_room(self, count: int) -> None:
+        """For so many requests more; cheap, and for any thread.
 
         Raises:
             OverloadedError: where the queue has no room for them now.
             RequestError: where it never has.
         """
         most = self._max_running + self._max_waiting
-        if len(sequences) > most:
-            raise RequestError(f"{len(sequences)} texts at once are more than there ever is room for, {most}", "n")
-        if len(self.running) + len(self.waiting) + len(sequences) > most:
+        if count > most:
+            raise RequestError(f"{count} texts at once are more than there ever is room for, {most}", "n")
+        running, waiting = len(self.running), len(self.waiting)
+        if running + waiting + count > most:
             raise OverloadedError(
-                f"{len(self.running)} requests are running and {len(self.waiting)} waiting, which is all there is "
-                "room for; try again in a moment"
+                f"{running} requests are running and {waiting} waiting, which is all there is room for; try again in "
+                "a moment"
             )
+
+    def add(self, sequences: Items[Sequence]) -> None:
+        """Queue requests, all or none; raises as `require_room` does."""
+        self.require_room(len(sequences))
         for sequence in sequences:
             insort(self.waiting, sequence, key=lambda s: s.rank)
 

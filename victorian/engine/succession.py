@@ -53,11 +53,6 @@ class Succession(Streams):
         return self._newest.healthy
 
     @property
-    def trouble(self) -> str | None:
-        """Why no new requests are taken, if so."""
-        return self._newest.trouble
-
-    @property
     def load(self) -> Load:
         """Requests of all; cache and last token of the newest, which is what new requests meet."""
         with self._changing:
@@ -92,6 +87,10 @@ class Succession(Streams):
             prompt_logprobs=prompt_logprobs,
             deadline_seconds=deadline_seconds,
         )
+
+    def require_room(self, count: int = 1) -> None:
+        """As `Engine.require_room`, of the newest."""
+        self._newest.require_room(count)
 
     def submit_all(self, requests: Sequence[tuple[Request, Deliver]]) -> None:
         """As `Engine.submit_all`, to the newest."""

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from victorian.config import AccessConfig
 from victorian.service.callers import ANYONE, Caller, Quota
 from victorian.service.keys import Key, Keyring, Scope
-from victorian.service.logs import fields
+from victorian.service.logs import REFUSED, fields
 from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, ErrorMessage, error_body
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Access:
         self._app = app
         self._config = config
         self._keyring = keyring
-        self._quota = Quota(config.requests_per_minute)
+        self._quota = Quota(config)
         self._sockets: Counter[str] = Counter()
         """Open WebSockets of each caller."""
 
@@ -94,9 +94,10 @@ class Access:
             answer = _refused(403, _out_of_scope(needed), "missing_scope")
         else:
             answer = self._app
-            self._introduce(scope, key)
+            caller = self._introduce(scope, key)
+            send = _adding(send, caller.headers)
             if spent := await self._quota.spend(key.name):
-                send = _adding(send, spent.headers)
+                caller.headers.extend(spent.headers)
                 if not spent.allowed:
                     retry = {"Retry-After": str(spent.retry_after)}
                     answer = _refused(429, spent.refusal, "rate_limit_exceeded", retry, "rate_limit_error")
@@ -135,8 +136,10 @@ class Access:
             return ANYONE
         return self._keyring.find(secret) if secret else None
 
-    def _introduce(self, scope: AsgiScope, key: Key) -> None:
-        scope["state"] = {**scope.get("state", {}), "caller": Caller(key, self._keyring, self._quota)}
+    def _introduce(self, scope: AsgiScope, key: Key) -> Caller:
+        caller = Caller(key, self._keyring, self._quota)
+        scope["state"] = {**scope.get("state", {}), "caller": caller}
+        return caller
 
     def _crowded(self, key: Key) -> str | None:
         """Why there is no room for one more socket, if there is none."""
@@ -202,7 +205,7 @@ def _refused(
 
 
 def _adding(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
-    """A `send` that puts headers on the answer."""
+    """A `send` that puts headers on the answer: those that are there when it begins."""
 
     async def adding(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -225,7 +228,7 @@ def _choosing(send: Send, subprotocol: str) -> Send:
 
 async def _turn_away(socket: WebSocket, code: Literal["unauthorized", "overloaded"], message: str) -> None:
     """Let somebody in, say why they cannot stay, and close."""
-    logger.warning("socket refused", extra=fields(reason=code, path=socket.scope["path"][:200]))
+    logger.warning("socket refused", extra=fields(status=REFUSED, reason=code, path=socket.scope["path"][:200]))
     with contextlib.suppress(WebSocketDisconnect):
         await socket.accept()
         await socket.send_text(ErrorMessage(code=code, message=message).model_dump_json(exclude_none=True))

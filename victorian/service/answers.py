@@ -74,8 +74,15 @@ def failed(event: Failed) -> JSONResponse:
 def answer_errors(app: FastAPI) -> None:
     """Have the application answer so."""
 
-    def answer(status: int, message: str, kind: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-        headers = {"Retry-After": RETRY_AFTER} if status in (429, 503) else None
+    def answer(
+        status: int,
+        message: str,
+        kind: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: str = RETRY_AFTER,
+    ) -> JSONResponse:
+        headers = {"Retry-After": retry_after} if status in (429, 503) else None
         return JSONResponse(error_body(message, kind, param, code), status, headers)
 
     @app.exception_handler(RequestValidationError)
@@ -90,7 +97,9 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
-        return answer(429, str(error), "rate_limit_error", code="overloaded")
+        code = "rate_limit_exceeded" if error.code == "rate_limited" else "overloaded"
+        retry_after = RETRY_AFTER if error.retry_after_seconds is None else f"{error.retry_after_seconds:g}"
+        return answer(429, str(error), "rate_limit_error", None, code, retry_after)
 
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> JSONResponse:

@@ -16,7 +16,7 @@ from victorian.engine.request import Completed, Event, Failed, PromptEvent, Requ
 from victorian.errors import RequestError
 from victorian.service.logprobs import LogprobsWriter, join, text_of
 from victorian.service.models import Served
-from victorian.service.protocol import MAX_CHOICES, Choice, CompletionRequest, Usage, usage
+from victorian.service.protocol import Choice, CompletionRequest, Usage, usage
 from victorian.tokens.bpe import Encoding
 
 
@@ -41,11 +41,6 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         RequestError: if one of them cannot be served as asked.
     """
     prompts = body.prompts()
-    if len(prompts) * body.n > MAX_CHOICES:
-        message = (
-            f"{len(prompts)} prompts with {body.n} choices each are more than {MAX_CHOICES} choices: ask for fewer"
-        )
-        raise RequestError(message, "n")
     if body.best_of not in (None, body.n):
         raise RequestError(f"expected as many as n, which is {body.n}, got {body.best_of}", "best_of")
     if not body.max_tokens and not body.echo:

@@ -13,7 +13,9 @@ from fastapi.responses import Response, StreamingResponse
 
 from victorian.config import ServiceConfig
 from victorian.engine.request import Failed
+from victorian.service.admission import admission, require_room
 from victorian.service.answers import failed, failure, refusals
+from victorian.service.callers import Caller, price
 from victorian.service.choices import Choices, Piece, Pieces, engine_requests, whole
 from victorian.service.models import Models
 from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
@@ -31,15 +33,18 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 def completions(models: Models, config: ServiceConfig) -> APIRouter:
     """The routes."""
-    router = APIRouter()
+    router = APIRouter(route_class=admission(models))
 
     @router.post("/v1/completions", response_model=Completion, responses=ANSWERS)
     async def completions(body: CompletionRequest, http: Request) -> Response:
         """Continue prompts."""
         served = models.find(body.model)
+        require_room(http, served, body)
         name = f"cmpl-{uuid.uuid4().hex}"
         # In a thread: a megabyte of text takes a quarter of a second to encode.
         requests = await asyncio.to_thread(engine_requests, served, body, config, name)
+        caller: Caller = http.state.caller
+        await caller.spend_tokens(price(requests, body.n, body.max_tokens))
         choices = Choices(served, requests, body)
         choices.submit()
         pieces = _until_client_leaves(http, choices)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from victorian.errors import ServiceError
-from victorian.service.logs import fields
+from victorian.service.logs import REFUSED, fields
 from victorian.service.outbox import StalledError, let_abort, within
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class Incoming:
     """The caller's, as W3C's headers tell it; see https://www.w3.org/TR/trace-context/."""
     told: bool = False
     """Whether the log knows already how it went."""
+    refusal: dict[str, object] = field(default_factory=dict)
+    """What else the log is to know, if this or a message of it was refused."""
 
 
 _current: contextvars.ContextVar[Incoming | None] = contextvars.ContextVar("incoming", default=None)
@@ -75,7 +77,7 @@ class Application(FastAPI):
                         "path": scope["path"][:200],
                         "http_status": message["status"],
                     }
-                    logger.warning("request refused", extra=fields(status="refused", **what))
+                    logger.warning("request refused", extra=fields(status=REFUSED, **what, **asking.refusal))
             await send(message)
 
         try:

@@ -18,6 +18,12 @@ QUOTING = ValidationError, UnicodeError
 """Errors whose messages quote what they were about, which may be somebody's text."""
 
 
+REFUSED = "refused"
+"""The `status` of whoever was turned away."""
+REFUSALS_A_SECOND = 10
+"""Lines about refusals that are written; a crowd that is turned away would write nothing but these."""
+
+
 def fields(**particulars: object) -> dict[str, dict[str, object]]:
     """The `extra` of an event: what it was about, less what is None."""
     return {"fields": {name: value for name, value in particulars.items() if value is not None}}
@@ -70,13 +76,39 @@ class Lines(JsonLines):
         return " ".join([*first, *particulars]) + (f"\n{trace.rstrip()}" if trace else "")
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes lines; of refusals so many a second, and with the next line of any kind how many were left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._second = 0
+        self._refusals = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Under the handler's lock."""
+        if (second := int(record.created)) != self._second:
+            left_out = self._refusals - REFUSALS_A_SECOND
+            self._second, self._refusals = second, 0
+            if left_out > 0:
+                particulars = fields(status=REFUSED, left_out=left_out)
+                more = logging.makeLogRecord(
+                    {"name": __name__, "levelname": "WARNING", "msg": "more requests refused", **particulars}
+                )
+                super().emit(more)
+        if getattr(record, "fields", {}).get("status") == REFUSED:
+            self._refusals += 1
+            if self._refusals > REFUSALS_A_SECOND:
+                return
+        super().emit(record)
+
+
 def write_logs(config: ObservationConfig, stream: TextIO | None = None) -> logging.Handler:
     """Write what happens from now on, to stderr unless said otherwise. For whoever owns the process, once.
 
     Returns:
         The handler, which `logging.getLogger("victorian").removeHandler` takes off again.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = Handler(stream or sys.stderr)
     handler.setFormatter((JsonLines if config.log_format == "json" else Lines)(config.log_texts))
     logger = logging.getLogger("victorian")
     logger.setLevel(config.log_level.upper())

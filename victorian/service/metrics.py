@@ -27,7 +27,9 @@ SECONDS = (
 """Upper bounds of every histogram's buckets: 1 ms to 10 min."""
 
 
-Rejection = Literal["overloaded", "invalid_request", "stopped"]
+Rejection = Literal[
+    "overloaded", "rate_limited", "unauthorized", "invalid_message", "invalid_request", "model_not_found", "stopped"
+]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ SUCCESSES = Metric(
 )
 FAILURES = Metric("request_failure_total", "counter", "Requests that failed.", "code", get_args(FailureCode))
 REJECTIONS = Metric(
-    "admission_rejections_total", "counter", "Requests that an engine did not take.", "reason", get_args(Rejection)
+    "admission_rejections_total",
+    "counter",
+    "Requests that were not taken; without a model's name where it did not come to that.",
+    "reason",
+    get_args(Rejection),
 )
 
 FIRST_TOKEN = Metric("time_to_first_token_seconds", "histogram", "From submission to the first token.")

@@ -77,6 +77,16 @@ class Models:
             self._observer = observer
             self._served = {name: replace(one, observer=observer) for name, one in self._served.items()}
 
+    def refuse(self, error: Exception, model: str = "") -> None:
+        """As `Observer.refuse`, if there is one."""
+        if self._observer:
+            self._observer.refuse(error, model)
+
+    @property
+    def only(self) -> Served | None:
+        """The model that is meant whatever a request says, if there is but one."""
+        return next(iter(self._served.values())) if len(self._served) == 1 and not self.draining else None
+
     def find(self, name: str | None) -> Served:
         """The model of that name, or the first.
 

@@ -15,7 +15,7 @@ from victorian.config import ObservationConfig
 from victorian.engine.mailbox import AsyncMailbox
 from victorian.engine.request import Completed, Event, Failed, Load, Request, TokenEvent
 from victorian.engine.succession import Succession
-from victorian.errors import OverloadedError, RequestError, VictorianError
+from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError
 from victorian.service import metrics
 from victorian.service.incoming import Incoming, incoming
 from victorian.service.logs import fields
@@ -57,15 +57,21 @@ class Observer:
             mailbox.put(event)
 
         delivers = [partial(deliver, *both) for both in zip(accounts, mailboxes, strict=True)]
-        try:
-            engine.submit_all(list(zip(requests, delivers, strict=True)))
-        except VictorianError as error:
-            accounts[0].refuse(error)  # they were asked for together, and are refused as one
-            raise
+        engine.submit_all(list(zip(requests, delivers, strict=True)))
         return [
             mailbox.read(partial(engine.cancel, request.id))
             for request, mailbox in zip(requests, mailboxes, strict=True)
         ]
+
+    def refuse(self, error: Exception, model: str = "") -> None:
+        """Count what was asked for and not taken, and note it for the line about it.
+
+        Args:
+            model: the one that was meant; nothing where it did not come to that.
+        """
+        reason = rejection(error)
+        self.count(metrics.REJECTIONS, model, 1, reason)
+        incoming().refusal = {"model": model or None, "reason": reason}
 
     def show(self, loads: Mapping[str, Load]) -> None:
         """Tell how busy the models are."""
@@ -87,6 +93,21 @@ class Observer:
         """Send off what was traced."""
         if self.tracing:
             self.tracing.close()
+
+
+def rejection(error: Exception) -> Rejection:
+    """What a refusal is counted by."""
+    match error:
+        case OverloadedError():
+            return "rate_limited" if error.code == "rate_limited" else "overloaded"
+        case AuthenticationError():
+            return "unauthorized"
+        case RequestError():
+            return "model_not_found" if error.code == "model_not_found" else "invalid_request"
+        case ServiceError():
+            return "stopped"
+        case _:
+            return "invalid_message"
 
 
 class Account:
@@ -128,14 +149,6 @@ class Account:
                 self._later(partial(self._hand_over, self._tokens - 1, gaps))
         elif isinstance(event, Completed | Failed):
             self._later(partial(self._close, event))
-
-    def refuse(self, error: VictorianError) -> None:
-        """The engine did not take it."""
-        reason: Rejection = "stopped"
-        if isinstance(error, RequestError):
-            reason = "overloaded" if isinstance(error, OverloadedError) else "invalid_request"
-        self._observer.count(metrics.REJECTIONS, self._model, 1, reason)
-        self._log(logging.WARNING, "request refused", status="refused", reason=reason)
 
     def _later(self, work: Callable[[], None]) -> None:
         """On the event loop: what is slow here is none of the engine's business."""

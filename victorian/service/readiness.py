@@ -1,7 +1,8 @@
 """Whether the models of a service work: a token that came lately proves it, whoever asked for it.
 
 A model that gave none for a while is asked for one, with a limit on the time and before everybody who waits, so a full
-house is no excuse. However many ask whether a service is ready, a model is asked for one token at a time.
+house is no excuse. However many ask whether a service is ready, a model is asked for one token at a time. Anybody may
+ask, so what is said of a model that is not names no exception: that stands in the log, where the engine has put it.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ PROBE = "readiness"
 """The id of the request; a second one is refused by the engine while the first hangs in it."""
 
 PRIORITY = 1_000_000
+
+STOPPED = "its engine has stopped"
 
 
 class Readiness:
@@ -48,11 +51,11 @@ class Readiness:
         """Ask every model that gave no token for a while; to be called again and again."""
         engines = [one.engine for one in self._models.all()]
         self._failures = {engine: failure for engine, failure in self._failures.items() if engine in engines}
-        await asyncio.gather(*(self._probe(one) for one in engines if not one.trouble and _age(one) > self._every))
+        await asyncio.gather(*(self._probe(one) for one in engines if one.healthy and _age(one) > self._every))
 
     async def _trouble(self, engine: Succession, patience: float) -> str | None:
-        if broken := engine.trouble:
-            return broken
+        if not engine.healthy:
+            return STOPPED
         if _age(engine) <= patience:
             return None
         at, failure = self._failures.get(engine, (0.0, ""))
@@ -85,16 +88,18 @@ class Readiness:
                     match events[-1]:
                         case Completed(reason=reason):
                             return None if reason != "cancelled" else "its test was cancelled"
-                        case Failed(message=message):
-                            return message
+                        case Failed(code=code) if code != "deadline_exceeded":
+                            return STOPPED if not engine.healthy else "it failed to generate a token"
+                        case Failed():
+                            return f"no token came within {self._limit:g} s"
         except TimeoutError:
             return f"no token came within {self._limit:g} s"
         except OverloadedError:
             return f"no token came for {_age(engine):.0f} s, and the queue is full"
         except RequestError:  # an earlier probe is still in there
             return f"no token came for {_age(engine):.0f} s"
-        except ServiceError as error:
-            return str(error)
+        except ServiceError:
+            return STOPPED
         raise AssertionError("a stream ends with Completed or Failed")
 
 

@@ -16,7 +16,9 @@ from pydantic import ValidationError
 from victorian.config import ServiceConfig
 from victorian.engine.request import Event, Request
 from victorian.errors import OverloadedError, RequestError, ServiceError, VictorianError
-from victorian.service.callers import Caller
+from victorian.service.callers import Caller, price
+from victorian.service.incoming import incoming
+from victorian.service.logs import REFUSED, fields
 from victorian.service.models import Models, Served
 from victorian.service.outbox import Outbox, StalledError
 from victorian.service.protocol import (
@@ -132,6 +134,7 @@ class Conversation:
             message = client_message.validate_json(data)
         except ValidationError as error:
             answer = unreadable(data, error)
+            self._refuse(error)
             if answer.id in self._generations:  # an error with its id would end it
                 answer = answer.model_copy(update={"id": None})
             await self._outbox.send(answer)
@@ -147,6 +150,7 @@ class Conversation:
     async def _begin(self, message: Generate) -> None:
         most = self._config.socket.generations
         named: str | None = message.id
+        model = ""
         try:
             if message.id in self._generations:
                 named = None  # an error with the id would end the other one
@@ -158,6 +162,8 @@ class Conversation:
             await self._caller.spend()
             # Submitted here and not in the task, so that a cancel which follows at once finds it.
             served = self._models.find(message.model)
+            model = served.name
+            served.engine.require_room()
             request = await asyncio.to_thread(  # a megabyte of text takes a quarter of a second to encode
                 served.engine.request,
                 message.prompt,
@@ -166,11 +172,20 @@ class Conversation:
                 logprobs=message.alternatives,
                 deadline_seconds=self._config.deadline(message.deadline_seconds),
             )
+            await self._caller.spend_tokens(price([request], 1, message.parameters.max_tokens))
             [events] = served.streams([request])
         except VictorianError as error:
+            self._refuse(error, model, message.id)
             await self._outbox.send(refusal(named, error))
             return
         self._generations[message.id] = asyncio.create_task(self._generate(message.id, served, request, events))
+
+    def _refuse(self, error: Exception, model: str = "", generation: str | None = None) -> None:
+        """Leave a number and a line; the log bounds how many."""
+        self._models.refuse(error, model)
+        asking = incoming()
+        who = {"request_id": asking.request_id, "id": generation and self._name(generation)}
+        logger.warning("message refused", extra=fields(**who, status=REFUSED, **asking.refusal))
 
     # What it is told.
 
