@@ -52,21 +52,23 @@ class Forward:
         return alone
 
     def _together(self, reads: Items[Read]) -> list[Outcome | Exception]:
-        wanted = [read.wanted for read in reads]
         logits = self.runner.run(reads)
         scores: list[tuple[Scored, ...]] = []
         last = []  # rows after which a token is drawn
         row = 0
-        for read, places in zip(reads, wanted, strict=True):
-            prompt, count = read.sequence.request.prompt, read.sequence.request.prompt_logprobs or 0
-            looked_up = [
-                self.sampler.score(logits[row + index], prompt[place + 1], count)
-                for index, place in enumerate(read.scored)
-            ]
-            scores.append(tuple(looked_up))
-            row += len(places)
+        for read in reads:
+            looked_up: tuple[Scored, ...] = ()
+            if places := read.scored:
+                prompt, count = read.sequence.request.prompt, read.sequence.request.prompt_logprobs or 0
+                rows = logits[row : row + len(places)]
+                looked_up = tuple(
+                    self.sampler.score(one, prompt[place + 1], count) for one, place in zip(rows, places, strict=True)
+                )
+                row += len(places)
+            scores.append(looked_up)
             if read.draws:
-                last.append(row - 1)
+                last.append(row)
+                row += 1
         drawing = [read.sequence for read in reads if read.draws]
         drawn = iter(self.sampler.sample(logits if len(last) == row else logits[last], drawing) if drawing else [])
         outcomes: list[Outcome | Exception] = []
