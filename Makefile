@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-slow test-browser test-faults check format lock clean
+.PHONY: help install demo test test-slow test-browser test-faults check format lock docs clean
 
 help:
 	@echo "make demo         books -> tokens -> training -> artifact -> service -> prose; Ctrl-C ends it"
@@ -14,7 +14,8 @@ help:
 	@echo "make check        format, lint, types, import contracts"
 	@echo "make format       rewrite the sources in the house format"
 	@echo "make lock         resolve requirements.lock again from pyproject.toml"
-	@echo "make clean        remove what demo and test runs wrote (data/, runs/)"
+	@echo "make docs         the documentation as a site, in site/"
+	@echo "make clean        remove what demo and test runs wrote (data/, runs/), and site/"
 
 install: $(INSTALLED)
 
@@ -69,5 +70,9 @@ lock: install
 		p.write_text(''.join(b for b in blocks if not re.match(r'(nvidia|cuda|triton)', b)))"
 	@mv requirements.lock.new requirements.lock
 
+docs: install
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs site
+	@echo "site/index.html is ready"
+
 clean:
-	@rm -rf data runs
+	@rm -rf data runs site

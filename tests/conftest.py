@@ -30,7 +30,7 @@ from victorian.training.loop import Extras, train
 from victorian.training.monitors import Journal
 from victorian.training.worker import LocalWorker
 
-pytest_plugins = ["tests.running_service", "tests.object_store"]
+pytest_plugins = ["tests.running_service", "tests.object_store", "tests.built_site"]
 
 # The suite is the same every time; `pytest --hypothesis-profile=default` looks for new examples.
 hypothesis.settings.register_profile("same", derandomize=True)
