@@ -39,7 +39,7 @@ test: install
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow and not faults and not browser"
 
 test-slow: install
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow and not faults and not browser"
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "slow and not faults and not browser"
 
 # SCREENSHOTS=folder keeps what the pages look like.
 test-browser: install

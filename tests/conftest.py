@@ -67,7 +67,7 @@ FAMILIES = {
     ),
 }
 """Files whose tests share a cluster, which the process that has started it keeps."""
-LONGEST = ("head", "ray_session", "tests/test_demo.py", "tests/test_cli.py")
+LONGEST = ("head", "tests/cluster/test_documents.py", "ray_session", "tests/test_demo.py", "tests/test_cli.py")
 """What is begun first, so that no process waits at the end for another that began with the longest last."""
 
 
