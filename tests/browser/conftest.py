@@ -4,7 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.browser.sheet import Sheet, desk_process
 from tests.running_service import Service, running
 from victorian.config import EngineConfig, ServiceConfig
 from victorian.engine.engine import Engine
@@ -24,8 +25,9 @@ PACE_SECONDS = 0.02
 Start = Callable[..., AbstractContextManager[Service]]
 Visit = Callable[..., Page]
 Shoot = Callable[[Page, str], None]
+Open = Callable[..., Sheet]
 
-expect.set_options(timeout=15_000)  # the machine may be busy
+expect.set_options(timeout=20_000)  # the machine may be busy
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,3 +142,38 @@ def prose(start: Start) -> Iterator[Service]:
     """A service of the model that comes with the package."""
     with start(artifact=PRETRAINED) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def paced_prose(start: Start) -> Iterator[Service]:
+    """The same at fifty tokens a second."""
+    with start(engine_type=PacedEngine, artifact=PRETRAINED, engine=EngineConfig(max_running=8)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def desk_address(paced_prose: Service, free_port: Callable[[], int]) -> Iterator[str]:
+    """Of a writing desk before a service of the model that comes with the package, at fifty tokens a second."""
+    with desk_process(paced_prose.url, free_port()) as url:
+        yield url
+
+
+@pytest.fixture
+def open_desk(browser: Browser, desk_address: str) -> Iterator[Open]:
+    """Opens a desk in a session of its own: `open_desk(color_scheme="dark")`; fails the test that it complains in."""
+    opened: list[Sheet] = []
+    with ExitStack() as contexts:
+
+        def visit(at: str = desk_address, **options: Any) -> Sheet:
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+            contexts.callback(context.close)
+            sheet = Sheet(context.new_page())
+            opened.append(sheet)
+            sheet.page.goto(at)
+            expect(sheet.area).to_be_visible(timeout=60_000)
+            return sheet
+
+        yield visit
+        for sheet in opened:
+            assert sheet.complaints == []
+            assert sheet.hosts == {"127.0.0.1"}

@@ -10,34 +10,22 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.desk_fixtures import (
-    Open,
-    Sheet,
-    address,
-    desk_browser,
-    desk_process,
-    open_desk,
-    paced,
-    paced_service,
-    shoot,
-)
+from tests.browser.conftest import PRETRAINED, Open, PacedEngine, Shoot, Start
+from tests.browser.sheet import Sheet, desk_process
 from tests.running_service import Service, soon
 from victorian.client.desk.manuscript import Manuscript, Piece
 from victorian.client.desk.session import Session, loaded, saved
 from victorian.client.desk.writing import LEFT_SECONDS
 
-__all__ = ["address", "desk_browser", "open_desk", "paced", "shoot"]
-
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BEGINNING = "It was a dark and stormy night; the rain fell in torrents upon the moor, and"
 HOSTILE = '</textarea><script>document.title="run"</script><img src=x onerror=alert(1)> ![x](http://example.org/x)'
-Shoot = Callable[[Sheet, str], None]
 
 
 class TestWriting:
     def test_a_passage_is_typed_streamed_stopped_retried_taken_back_and_brought_again(
-        self, open_desk: Open, paced: Service
+        self, open_desk: Open, paced_prose: Service
     ) -> None:
         sheet = open_desk()
         sheet.type(BEGINNING)
@@ -46,7 +34,7 @@ class TestWriting:
         assert soon(lambda: len(sheet.text) > len(BEGINNING) + 40, 20)
         sheet.area.press("Escape")
         sheet.written()
-        assert paced.idle()
+        assert paced_prose.idle()
         first = sheet.text
         assert first == BEGINNING + sheet.marked
         sheet.area.press("Control+Shift+Enter")
@@ -88,6 +76,10 @@ class TestWriting:
             sheet.area.press("ArrowLeft")
         sheet.area.press_sequentially("QUITE")
         expect(sheet.page.get_by_text("QUITE")).to_have_class("writer")
+        model, writer = sheet.page.locator(".marks .model").first, sheet.page.locator(".marks .writer").first
+        expect(model).to_have_css("text-decoration-line", "underline")
+        expect(model).to_have_css("text-decoration-style", "dotted")
+        expect(writer).to_have_css("text-decoration-line", "none")
         sheet.area.blur()
         expect(sheet.button("Retry")).to_be_disabled()
         assert sheet.marked == marked
@@ -100,7 +92,7 @@ class TestWriting:
         sheet.button("Three ways").click()
         expect(sheet.button("Take 2")).to_be_enabled()
         expect(sheet.button("Stop")).to_be_hidden()
-        shoot(sheet, "three-ways")
+        shoot(sheet.page, "desk-three-ways")
         way = sheet.page.locator(".way").nth(1).inner_text()
         sheet.button("Take 2").click()
         sheet.written()
@@ -118,7 +110,7 @@ class TestWriting:
         sheet.page.mouse.click(*sheet.middle(sheet.page.locator(".marks [data-index='2']")))
         choices = sheet.page.locator(".choices")
         expect(choices).to_be_visible()
-        shoot(sheet, "token")
+        shoot(sheet.page, "desk-token")
         # In a token as narrow as a comma, the caret may come to stand behind it, and before the next.
         index = int(sheet.page.locator(".marks .open").get_attribute("data-index") or 0)
         before = "".join(sheet.page.locator(".marks span").all_text_contents()[: index + 1])
@@ -141,7 +133,17 @@ class TestWriting:
     def test_a_text_of_markup_and_every_script_is_text(self, open_desk: Open) -> None:
         sheet = open_desk()
         text = HOSTILE + " שלום עולם 👨‍👩‍👧 é"
-        sheet.area.fill(text)
+        sheet.area.focus()
+        sheet.page.evaluate(
+            """(text) => {
+                const data = new DataTransfer();
+                data.setData("text/html", text);
+                data.setData("text/plain", text);
+                document.activeElement.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data}));
+                document.execCommand("insertText", false, text);
+            }""",
+            text,
+        )
         sheet.set_length(8)
         sheet.button("Continue").click()
         sheet.written()
@@ -210,7 +212,7 @@ class TestFiles:
         assert "The end was near," in sheet.text
         assert len(sheet.text) < 20_000
         expect(sheet.account).to_contain_text("characters, about, are out of its sight")
-        shoot(sheet, "novel")
+        shoot(sheet.page, "desk-novel")
         sheet.page.get_by_role("button", name=re.compile("Page 1$|^1$")).first.click()
         expect(sheet.area).not_to_have_value(re.compile("near"))
         sheet.area.press("Control+Home")
@@ -222,11 +224,11 @@ class TestFiles:
 
 class TestTrouble:
     def test_a_lost_service_is_said_and_mended_and_a_lost_desk_brings_the_text_back(
-        self, open_desk: Open, free_port: Callable[[], int], shoot: Shoot
+        self, open_desk: Open, start: Start, free_port: Callable[[], int], shoot: Shoot
     ) -> None:
         at, desk_at = free_port(), free_port()
         with ExitStack() as desk, ExitStack() as service:
-            paced = service.enter_context(paced_service(at))
+            paced = service.enter_context(start(at, PacedEngine, PRETRAINED))
             sheet = open_desk(desk.enter_context(desk_process(paced.url, desk_at)))
             sheet.set_length(1000)
             sheet.type(BEGINNING)
@@ -239,8 +241,8 @@ class TestTrouble:
             assert len(kept) > len(BEGINNING)
             sheet.button("Continue").click()
             expect(sheet.page.get_by_text("The text is safe here")).to_be_visible()
-            shoot(sheet, "service-down")
-            service.enter_context(paced_service(at))
+            shoot(sheet.page, "desk-service-down")
+            service.enter_context(start(at, PacedEngine, PRETRAINED))
             expect(sheet.page.get_by_text("The service is there again")).to_be_visible()
             sheet.set_length(16)
             sheet.button("Continue").click()
@@ -274,11 +276,11 @@ class TestTrouble:
         three.button("Take it up").click()
         expect(three.area).to_have_value("Yours")
 
-    def test_a_tab_that_is_closed_ends_its_passage(self, open_desk: Open, paced: Service) -> None:
+    def test_a_tab_that_is_closed_ends_its_passage(self, open_desk: Open, paced_prose: Service) -> None:
         sheet = open_desk()
         sheet.set_length(30_000)
         sheet.type(BEGINNING)
         sheet.button("Continue").click()
-        assert soon(lambda: paced.engine.active == 1)
+        assert soon(lambda: paced_prose.engine.active == 1)
         sheet.page.close()
-        assert soon(lambda: paced.engine.active == 0, LEFT_SECONDS + 5)
+        assert soon(lambda: paced_prose.engine.active == 0, LEFT_SECONDS + 5)

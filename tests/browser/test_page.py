@@ -165,6 +165,13 @@ class TestWriting:
         expect(page.locator("#passages li").first).to_contain_text("<script>console.error('run')</script>")
         assert page.locator("main script, main img").count() == 0
 
+    def test_control_characters_do_no_harm(self, service: Service, visit: Visit) -> None:
+        page = visit(service.url)
+        write(page, "It\x00 was\x1b[31m\x07 \ud83d dark", 5)
+        ended(page)
+        assert text(page).startswith("It")
+        assert text(page).endswith(written(page)[0])
+
     def test_copy(self, service: Service, visit: Visit) -> None:
         page = visit(service.url, permissions=["clipboard-read", "clipboard-write"])
         write(page, BEGINNING)

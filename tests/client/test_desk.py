@@ -1,14 +1,20 @@
 """A desk before a real service: what is written, stopped, chosen, and taken back."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tests.client.desk_services import FEW, LONG, Play, desk_at, over, play
 from tests.running_service import Service as Running
-from tests.running_service import soon
+from tests.running_service import running, soon
 from victorian.client import Client
 from victorian.client.desk.desk import Desk
 from victorian.client.desk.manuscript import Piece
+from victorian.client.desk.service import Service
 from victorian.client.desk.session import loaded, saved
+from victorian.client.desk.views.sheet import segments
+from victorian.config import ServiceConfig
 
 __all__ = ["play"]
 
@@ -147,6 +153,18 @@ class TestWriting:
         assert desk.passage
         assert desk.passage.sentence_over
 
+    def test_an_emoji_over_several_tokens_is_whole_in_text_and_marks(self, play: Play) -> None:
+        url, _ = play(" a", "", "", " 👒", "", "ש", "complete")
+        desk = desk_at(url)
+        desk.write()
+        assert over(desk)
+        assert desk.manuscript.text == "It was a 👒ש"
+        assert desk.passage
+        assert len(desk.passage.tokens) == 6
+        assert [text for text, *_ in segments(desk)] == ["It was", " a", " 👒", "ש"]
+        desk.edit("It was a 👒")
+        assert desk.passage.text == " a 👒"
+
     def test_a_long_text_is_sent_from_where_it_fits_with_memory_in_front(self, play: Play) -> None:
         url, script = play(" x", "complete")
         desk = desk_at(url, "w" * 500)
@@ -225,3 +243,45 @@ class TestText:
         assert (other.manuscript, other.memory, other.sampling) == (desk.manuscript, "Pip", FEW)
         other.undo()
         assert other.manuscript.text == "Mine"
+
+    def test_what_is_opened_can_be_chosen_from_and_retried(self, desk: Desk, service: Running) -> None:
+        desk.write()
+        assert over(desk)
+        assert desk.passage
+        other = desk_at(service.url, "Mine")
+        other.open(loaded(saved(desk.session)))
+        assert other.can_retry
+        assert other.passage
+        assert [token.text for token in other.passage.tokens] == [token.text for token in desk.passage.tokens]
+        other.choose(3, 1)
+        assert over(other)
+        assert other.manuscript.text.startswith("It was" + "".join(t.text for t in desk.passage.tokens[:3]))
+        other.undo()
+        other.undo()
+        assert other.manuscript.text == "Mine"
+
+
+class TestConnections:
+    def test_they_are_closed_when_a_service_is_replaced_and_when_a_desk_goes(
+        self, toy_artifact: Path, free_port: Callable[[], int]
+    ) -> None:
+        with running(toy_artifact, free_port(), ServiceConfig()) as own:
+            desk = desk_at(own.url)
+            desk.sight()
+            assert own.connections == 1
+            desk.service = Service(url=own.url)
+            assert soon(lambda: own.connections == 0, 2)
+            desk.write()
+            assert over(desk)
+            assert own.connections == 1
+            del desk
+            assert soon(lambda: own.connections == 0, 2)
+
+    def test_a_passage_keeps_its_own_until_it_ends(self, service: Running) -> None:
+        desk = desk_at(service.url, sampling=LONG)
+        desk.write()
+        desk.service = Service(url=service.url)
+        assert soon(lambda: len(desk.live[1]) > 20)
+        desk.stop()
+        assert over(desk)
+        assert desk.notice is None

@@ -10,9 +10,11 @@ import pytest
 
 from victorian.client.desk.export import as_epub, as_markdown, as_text, chapters, file_name
 from victorian.client.desk.manuscript import MAX_CHARACTERS, Manuscript, Piece
+from victorian.client.desk.passage import Passage, Token, text_of
 from victorian.client.desk.session import MAX_BYTES, Session, loaded, saved
 from victorian.config import SamplingParameters
 from victorian.errors import RequestError
+from victorian.service.protocol import Alternative
 
 HOSTILE = '<script>alert(1)</script> & "quotes" `code` *stars* _lines_ [a](http://x) ![b](http://y) ~~no~~ \\ |'
 
@@ -22,6 +24,10 @@ def session() -> Session:
     manuscript = empty.after(empty.splice(0, 0, (Piece("It was\n", "writer"), Piece("a dark 👒 night", "model"))))
     sampling = SamplingParameters(temperature=0.7, seed=5, stop=("END",))
     return Session.of(manuscript, title="The Moor", memory="Pip", note="rain", note_lines=2, sampling=sampling)
+
+
+LAST: dict[str, Any] = {"start": 7, "tokens": [["a", 0.5, [[1, "a", 0.5]]], [" dark", None, []]]}
+"""A passage that stands in that text."""
 
 
 class TestSession:
@@ -39,15 +45,38 @@ class TestSession:
         novel = empty.after(empty.splice(0, 0, pieces))
         assert loaded(saved(Session.of(novel)).encode()).manuscript == novel
 
+    def test_tokens_of_the_last_passage_come_back_with_their_alternatives(self) -> None:
+        token = Token(" dark", 0.123456, (Alternative(token=3, text="\x07 black", probability=0.5),))
+        manuscript = session().manuscript
+        passage = Passage(7, (Token("a", 0.5), token))
+        last = loaded(saved(Session.of(manuscript, passage))).last
+        assert last
+        other = Token(" dark", 0.12346, (Alternative(token=3, text=" black", probability=0.5),))
+        assert last.passage == Passage(7, (Token("a", 0.5), other))
+
+    def test_of_a_long_passage_the_last_tokens_and_its_beginning_are_kept(self) -> None:
+        tokens = tuple(Token(" word", 0.5) for _ in range(3_000))
+        empty = Manuscript()
+        manuscript = empty.after(empty.splice(0, 0, (Piece(text_of(tokens), "model"),)))
+        last = loaded(saved(Session.of(manuscript, Passage(0, tokens)))).last
+        assert last
+        assert last.passage.text == text_of(tokens)
+        assert [token.probability for token in last.passage.tokens] == [None, *[0.5] * 1_200]
+
+    def test_one_of_the_first_version_is_read(self) -> None:
+        old = json.loads(saved(session())) | {"version": 1}
+        del old["last"]
+        assert loaded(json.dumps(old)).manuscript == session().manuscript
+
     def test_it_holds_no_key_and_no_address(self) -> None:
         assert set(json.loads(saved(session()))) == {
-            "format", "version", "title", "pieces", "memory", "note", "note_lines", "sampling",
+            "format", "version", "title", "pieces", "memory", "note", "note_lines", "sampling", "last",
         }  # fmt: skip
 
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            ({"version": 2}, "saved in version 2 of the format, this desk reads 1"),
+            ({"version": 3}, "saved in version 3 of the format, this desk reads 2"),
             ({"format": "other"}, "no saved session of the desk: format"),
             ({"pieces": [{"text": "x", "author": "devil"}]}, "pieces.0.author"),
             ({"pieces": [{"text": "x", "author": "writer", "onload": "x"}]}, "pieces.0.onload"),
@@ -56,6 +85,11 @@ class TestSession:
             ({"note_lines": -1}, "note_lines"),
             ({"memory": 5}, "memory"),
             ({"extra": 1}, "extra"),
+            ({"last": LAST | {"start": 8}}, "expected the last passage to stand in the text where it says"),
+            ({"last": LAST | {"tokens": []}}, "last.tokens"),
+            ({"last": LAST | {"tokens": LAST["tokens"] * 1000}}, "last.tokens"),
+            ({"last": LAST | {"tokens": [["a dark", 1.5, []]]}}, "last.tokens.0.1"),
+            ({"last": LAST | {"tokens": [["a dark", 0.5, [[1, "x", 0.5]] * 21]]}}, "last.tokens.0.2"),
         ],
     )
     def test_what_is_none_is_refused_with_the_reason(self, change: dict[str, Any], reason: str) -> None:

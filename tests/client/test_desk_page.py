@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.client.desk_services import Play, play
 from tests.running_service import Service, soon
 from victorian.client import streamlit_app
 from victorian.client.desk.desk import Desk
@@ -19,6 +20,8 @@ from victorian.client.desk.views.candidates import as_prose
 from victorian.client.desk.views.sheet import act, segments, sheet_data, take
 from victorian.client.desk.views.widgets import literally
 from victorian.config import SamplingParameters, bounds
+
+__all__ = ["play"]
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script> ![x](http://example.org/x) :red[x] $x$"
 LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
@@ -42,6 +45,11 @@ def over(page: AppTest) -> bool:
 
 def buttons(page: AppTest) -> set[str]:
     return {button.key for button in page.button if not button.disabled and button.key}
+
+
+def bodies(page: AppTest) -> list[str]:
+    """What stands on it as HTML."""
+    return [element.proto.body for element in page.get("html")]
 
 
 class TestPage:
@@ -107,6 +115,19 @@ class TestPage:
         assert "It was stopped" in page.caption[0].value
         assert {"continue", "sentence", "retry", "several", "undo"} <= buttons(page)
 
+    def test_a_second_press_of_a_button_that_is_gone_changes_nothing(self, page: AppTest) -> None:
+        desk = desk_of(page)
+        desk.edit("It was")
+        page.number_input(key="max_tokens").set_value(30_000)
+        page.button(key="continue").click().run()
+        job = desk.job
+        assert job
+        page.session_state["asked"] = (desk.write, None)  # as the button's second press would say
+        page.run()
+        assert desk.job is job
+        page.button(key="stop_writing").click().run()
+        assert over(page)
+
     def test_three_ways_stand_side_by_side_and_one_is_taken(self, page: AppTest) -> None:
         desk = desk_of(page)
         desk.edit("It was")
@@ -165,9 +186,38 @@ class TestPage:
     def test_a_text_of_markup_is_only_ever_data(self, page: AppTest) -> None:
         desk_of(page).edit(HOSTILE)
         page.run()
-        for element in (*page.markdown, *page.caption, *page.get("html"), *page.get("alert")):
+        for element in (*page.markdown, *page.caption, *page.get("alert")):
             assert "onerror" not in str(element)
+        assert not [body for body in bodies(page) if "onerror" in body]
         assert segments(desk_of(page)) == [(HOSTILE, "writer", None, None)]
+
+    def test_who_wrote_what_is_listed_for_those_who_cannot_see_it(self, page: AppTest) -> None:
+        desk = desk_of(page)
+        desk.edit(HOSTILE)
+        page.number_input(key="max_tokens").set_value(12)
+        page.button(key="continue").click().run()
+        assert over(page)
+        assert not [body for body in bodies(page) if 'class="hands"' in body]
+        page.session_state["hands"] = True
+        page.run()
+        assert not page.exception
+        (listed,) = [body for body in bodies(page) if 'class="hands"' in body]
+        assert listed.index("<b>You</b>") < listed.index("&lt;img src=x") < listed.index("<b>The model</b>")
+        assert "<img" not in listed
+
+    def test_while_nothing_has_come_it_says_that_it_waits_and_can_be_stopped(
+        self, play: Play, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url, script = play("hang")
+        monkeypatch.setenv("VICTORIAN_URL", url)
+        page = AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()
+        desk_of(page).edit("It was")
+        page.button(key="continue").click().run()
+        assert page.caption[0].value == "Waiting for the first word…"
+        page.button(key="stop_writing").click().run()
+        assert over(page)
+        assert soon(lambda: script.left == 1)
+        assert desk_of(page).manuscript.text == "It was"
 
     def test_two_pages_are_two_desks(self, page: AppTest) -> None:
         other = AppTest.from_file(str(Path(streamlit_app.__file__)), default_timeout=30).run()

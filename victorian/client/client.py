@@ -6,6 +6,7 @@ with Client() as client:
 """
 
 import time
+from functools import cached_property
 from typing import Any, Self
 
 import httpx2
@@ -33,7 +34,6 @@ class Client(ServiceClient):
         transport: Way = "websocket",
     ) -> None:
         super().__init__(url, timeout, key=key, retries=retries, transport=transport)
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
         self._streams: list[Stream] = []
 
     def stream(
@@ -101,13 +101,19 @@ class Client(ServiceClient):
         """End what is under way, and the connections."""
         for stream in self._streams:
             stream.close()
-        self._http.close()
+        if "_http" in self.__dict__:
+            self._http.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @cached_property
+    def _http(self) -> httpx2.Client:
+        """Made when it is wanted: a tenth of a second that a stream over the WebSocket need not wait for."""
+        return httpx2.Client(base_url=self.url, timeout=self._timeout)
 
     def _open(self, generation: Generation) -> Transport:
         if self._way == "sse":

@@ -66,8 +66,8 @@ class Progress:
         return self._tick or self._generation.timeout
 
     def _pause(self, error: VictorianError) -> float:
-        """Seconds until it is tried again; raises the error where it is not, as where an answer has begun."""
-        if self._generation.begun:
+        """Seconds until it is tried again; raises the error where it is not: an answer has begun, or nobody waits."""
+        if self._generation.begun or self.closed:
             raise error
         return self._retries.pause(error)
 

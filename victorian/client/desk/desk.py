@@ -50,6 +50,7 @@ class Desk:
     Attributes:
         epoch: changes whenever the text on the page became another otherwise than by being typed on that page.
         heard: the number of the last edit that was taken from the page.
+        acted: the number of the last key of the page that was heeded.
         revision: changes with every change.
         window: where the page before the writer begins and ends in the manuscript.
         passage: the newest one whose tokens are known.
@@ -57,7 +58,8 @@ class Desk:
     """
 
     def __init__(self) -> None:
-        self.service = Service()
+        self._service = Service()
+        self._counted: dict[str, Tokenized] = {}
         self.sampling = SamplingParameters()
         self.title = self.memory = self.note = ""
         self.note_lines = 3
@@ -67,9 +69,18 @@ class Desk:
         self.job: Job | None = None
         self.notice: Notice | None = None
         self.epoch = self.revision = 0
-        self.heard = 0
+        self.heard = self.acted = 0
         self.window = (0, 0)
-        self._counted: dict[tuple[Service, str], Tokenized] = {}
+
+    @property
+    def service(self) -> Service:
+        """Where the model is that writes; another one counts tokens otherwise."""
+        return self._service
+
+    @service.setter
+    def service(self, service: Service) -> None:
+        self._service = service
+        self._counted.clear()
 
     # What the writer does with the text.
 
@@ -88,10 +99,10 @@ class Desk:
             self._change(splice, typed=True)
             self.window = (start, start + len(text))
 
-    def replace_all(self, pieces: tuple[Piece, ...]) -> None:
-        """Put another text in the place of this one; undo brings it back."""
+    def replace_all(self, pieces: tuple[Piece, ...], passage: Passage | None = None) -> None:
+        """Put another text in the place of this one, with a passage whose tokens are known; undo brings it back."""
         self.dismiss()
-        self._change(self.manuscript.splice(0, len(self.manuscript.text), pieces))
+        self._change(self.manuscript.splice(0, len(self.manuscript.text), pieces), passage)
         self.turn_to(len(self.manuscript.text))
 
     def undo(self) -> None:
@@ -188,12 +199,11 @@ class Desk:
         seen = self.manuscript.text[: self._end] if text is None else text
 
         def tokenize(part: str) -> Tokenized:
-            known = (self.service, part)
-            if known not in self._counted:
+            if part not in self._counted:
                 if len(self._counted) >= CACHED_TEXTS:
                     self._counted.pop(next(iter(self._counted)))
-                self._counted[known] = self.service.hasty_client.tokenize(part, self.service.model)
-            return self._counted[known]
+                self._counted[part] = self.service.hasty_client.tokenize(part, self.service.model)
+            return self._counted[part]
 
         return sight(seen, self.memory, self.note, self.note_lines, self.sampling.max_tokens, tokenize)
 
@@ -203,6 +213,7 @@ class Desk:
     def session(self) -> Session:
         return Session.of(
             self.manuscript,
+            self.passage,
             title=self.title,
             memory=self.memory,
             note=self.note,
@@ -212,7 +223,7 @@ class Desk:
 
     def open(self, session: Session) -> None:
         """Go on with a saved session; undo brings back the text that was there."""
-        self.replace_all(session.manuscript.pieces)
+        self.replace_all(session.manuscript.pieces, session.last.passage if session.last else None)
         self.title, self.memory, self.note = session.title, session.memory, session.note
         self.note_lines, self.sampling = session.note_lines, session.sampling
 

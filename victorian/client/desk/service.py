@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import finalize
 
 from victorian.client.client import Client
 
@@ -10,7 +11,10 @@ HASTY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """Where the model is."""
+    """Where the model is.
+
+    Its clients are closed when nobody has it any more, no desk and no passage under way: who uses one keeps this.
+    """
 
     url: str | None = None
     """None for what the environment says."""
@@ -20,14 +24,18 @@ class Service:
 
     @cached_property
     def client(self) -> Client:
-        """For passages: they may take their time. Kept, since a new one costs a tenth of a second.
+        """For passages: they may take their time.
 
         Raises:
             AuthenticationError: if no key can be `key`.
         """
-        return Client(self.url, key=self.key, retries=1)
+        return self._kept(Client(self.url, key=self.key, retries=1))
 
     @cached_property
     def hasty_client(self) -> Client:
-        """The same for what a page waits for."""
-        return Client(self.url, HASTY_SECONDS, key=self.key, retries=0)
+        """The same for what a page waits for. Kept, since a new one costs a tenth of a second."""
+        return self._kept(Client(self.url, HASTY_SECONDS, key=self.key, retries=0))
+
+    def _kept(self, client: Client) -> Client:
+        finalize(self, client.close)
+        return client

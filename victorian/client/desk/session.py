@@ -1,20 +1,29 @@
 """A desk as a file: JSON with a version, bounded and validated, because it may come from anywhere."""
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from victorian.client.desk.manuscript import MAX_CHARACTERS, Manuscript, Piece, clean
+from victorian.client.desk.passage import Passage, Token, text_of
 from victorian.config import SamplingParameters, Section, first_problem
 from victorian.errors import RequestError
+from victorian.service.protocol import Alternative
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 24 * 2**20
 """Of a file: the largest manuscript, each of its characters as long in JSON as prose may be."""
 MAX_NOTE = 20_000
 """Characters of memory, and of the note."""
+MAX_TOKENS = 1_200
+"""Of the last passage, as many of whose tokens are kept as the page shows with their marks: about 200 bytes each."""
+DIGITS = 5
+"""Of a probability."""
 
 Text = Annotated[str, AfterValidator(clean)]
+Word = Annotated[Text, Field(max_length=1000)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SavedPiece(Section):
@@ -22,11 +31,53 @@ class SavedPiece(Section):
     author: Literal["writer", "model"]
 
 
+class SavedPassage(Section):
+    """The newest passage whose tokens are known."""
+
+    start: Annotated[int, Field(ge=0, le=MAX_CHARACTERS)]
+    """Where it begins in the text."""
+    before: Annotated[Text, Field(max_length=MAX_CHARACTERS)] = ""
+    """Its beginning, where it has more tokens than are kept."""
+    tokens: Annotated[
+        tuple[tuple[Word, Share | None, Annotated[tuple[tuple[int, Word, Share], ...], Field(max_length=20)]], ...],
+        Field(min_length=1, max_length=MAX_TOKENS),
+    ]
+    """Text, probability, and what else might have stood there: id, text and probability of each."""
+
+    @classmethod
+    def of(cls, passage: Passage) -> "SavedPassage":
+        first = max(0, len(passage.tokens) - MAX_TOKENS)
+        return cls(
+            start=passage.start,
+            before=text_of(passage.tokens[:first]),
+            tokens=tuple(
+                (
+                    token.text,
+                    None if token.probability is None else round(token.probability, DIGITS),
+                    tuple((one.token, clean(one.text), round(one.probability, DIGITS)) for one in token.alternatives),
+                )
+                for token in passage.tokens[first:]
+            ),
+        )
+
+    @property
+    def passage(self) -> Passage:
+        tokens = tuple(
+            Token(text, share, tuple(Alternative(token=i, text=t, probability=p) for i, t, p in others))
+            for text, share, others in self.tokens
+        )
+        return Passage(self.start, (Token(self.before), *tokens) if self.before else tokens)
+
+
 class Session(Section):
-    """What is kept of a desk: the text and by whom each part is, memory, note and settings. No key, no address."""
+    """What is kept of a desk: the text and by whom each part is, the last passage's tokens, memory, note and settings.
+
+    No key, no address.
+    """
 
     format: Literal["victorian-desk"] = "victorian-desk"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
+    """The first kept no tokens."""
     title: Annotated[Text, Field(max_length=200)] = ""
     pieces: Annotated[tuple[SavedPiece, ...], Field(max_length=500_000)] = ()
     memory: Annotated[Text, Field(max_length=MAX_NOTE)] = ""
@@ -34,21 +85,27 @@ class Session(Section):
     note_lines: int = Field(3, ge=1, le=20)
     """Lines before the end of the text, where the note stands."""
     sampling: SamplingParameters = SamplingParameters()
+    last: SavedPassage | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
         characters = sum(len(piece.text) for piece in self.pieces)
         if characters > MAX_CHARACTERS:
             raise ValueError(f"expected at most {MAX_CHARACTERS:,} characters of text, got {characters:,}")
+        if self.last:
+            passage = self.last.passage
+            if self.manuscript.text[passage.start : passage.end] != passage.text:
+                raise ValueError("expected the last passage to stand in the text where it says")
         return self
 
     @classmethod
-    def of(cls, manuscript: Manuscript, **other: Any) -> "Session":
+    def of(cls, manuscript: Manuscript, passage: Passage | None = None, **other: Any) -> "Session":
         """A session to save; the rest by the names of the fields."""
         pieces = tuple(SavedPiece(text=piece.text, author=piece.author) for piece in manuscript.pieces)
-        return cls(pieces=pieces, **other)
+        last = SavedPassage.of(passage) if passage and passage.tokens else None
+        return cls(pieces=pieces, last=last, **other)
 
-    @property
+    @cached_property
     def manuscript(self) -> Manuscript:
         pieces = tuple(Piece(piece.text, piece.author) for piece in self.pieces)
         empty = Manuscript()

@@ -62,6 +62,7 @@ class Writing:
         self._stopped_at: float | None = None
         self._stream: Stream | None = None
         self._over = threading.Event()
+        self._begun = threading.Event()
         for work in (self._write, self._watch):
             threading.Thread(target=work, name="victorian-desk", daemon=True).start()
 
@@ -94,6 +95,10 @@ class Writing:
             if self._stream:
                 self._stream.cancel()
 
+    def begun(self, seconds: float) -> bool:
+        """Whether something has come of it within some seconds: a token, or its end."""
+        return self._begun.wait(seconds)
+
     def wait(self, seconds: float) -> bool:
         """Whether it ends within some seconds."""
         return self._over.wait(seconds)
@@ -113,6 +118,7 @@ class Writing:
                         continue  # the service writes a token or two more before it hears of it
                     self.first_seconds = self.first_seconds or monotonic() - self._began
                     self.tokens.append(Token.of(message, clean(message.text)))
+                    self._begun.set()
                     if order.sentence:
                         self._end_with_sentence()
                 self.complete = stream.complete
@@ -121,6 +127,7 @@ class Writing:
             self.error = None if self._stopped_at is not None else error
         finally:
             self._over.set()
+            self._begun.set()
 
     def _end_with_sentence(self) -> None:
         end = sentence_end(self.text)

@@ -150,8 +150,8 @@ def _models(desk: Desk, key: str | None) -> list[str]:
     known: dict[str | None, list[str]] = st.session_state.setdefault("models", {})
     if key not in known:
         try:
-            with Service(key=key).hasty_client as client:
-                known[key] = client.models()
+            service = Service(key=key)
+            known[key] = service.hasty_client.models()
         except AuthenticationError as error:
             st.caption(literally(str(error)))
         except VictorianError:

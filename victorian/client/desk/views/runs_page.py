@@ -14,6 +14,16 @@ MAX_BYTES = 64 * 2**20
 MAX_RUNS = 200
 POINTS = 500
 
+# Its lines are no pictures by themselves, as those of `st.line_chart` are, which nothing names.
+CHART_SHAPE = {
+    "mark": {"type": "line", "aria": False, "tooltip": True},
+    "encoding": {
+        "x": {"field": "step", "type": "quantitative", "title": "step", "axis": {"format": "d", "tickMinStep": 1}},
+        "y": {"field": "loss", "type": "quantitative", "title": "loss, nats a token", "scale": {"zero": False}},
+        "color": {"field": "of", "type": "nominal", "title": None, "legend": {"orient": "bottom"}},
+    },
+}
+
 
 class Step(Section):
     """Of a line of `metrics.jsonl`, what is drawn."""
@@ -86,7 +96,8 @@ def _curves(steps: list[Step]) -> None:
     rows = [(s.step, s.loss, "training") for s in drawn]
     rows += [(s.step, s.validation_loss, "validation") for s in judged if s.validation_loss is not None]
     data = dict(zip(("step", "loss", "of"), zip(*rows, strict=True), strict=True))
-    st.line_chart(data, x="step", y="loss", color="of", x_label="step", y_label="loss, nats a token")
+    said = f"Losses of {last.step:,} steps, from {steps[0].loss:.3f} to {last.loss:.3f} in training."
+    st.vega_lite_chart(data, CHART_SHAPE, alt=said)
     with st.expander("The same as a table"):
         st.dataframe([step.model_dump() for step in judged or steps[-20:]], hide_index=True)
 

@@ -107,6 +107,14 @@ def mount(desk: Desk, tokens: bool, status: str) -> None:
         st.rerun()
 
 
+def take_act(desk: Desk) -> None:
+    """Do what a key of the page asked for."""
+    state = st.session_state.get(KEY) or {}
+    said = state.get("act")
+    if said and act(desk, said) and said["name"] == "restore":
+        st.rerun()  # the panel was shown with the settings before
+
+
 def take_edit(desk: Desk) -> None:
     """Put what was typed into the manuscript, before anything else is done with it."""
     state = st.session_state.get(KEY) or {}
@@ -130,8 +138,9 @@ def take(desk: Desk, said: Any, shape: type[Edit] = Edit) -> Edit | None:
 def act(desk: Desk, said: Any) -> bool:
     """Do what was asked for on the page; whether anything was."""
     asked = take(desk, said, Act)
-    if not isinstance(asked, Act):
+    if not isinstance(asked, Act) or asked.number <= desk.acted:
         return False
+    desk.acted = asked.number
     match asked.name:
         case "continue" | "retry":
             if not desk.job:

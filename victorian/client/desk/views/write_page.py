@@ -15,12 +15,17 @@ from victorian.client.desk.passage import Passage
 from victorian.client.desk.presets import OPENINGS
 from victorian.client.desk.prompt import Sight
 from victorian.client.desk.views.candidates import candidates
+from victorian.client.desk.views.hands import hands
 from victorian.client.desk.views.panel import panel
-from victorian.client.desk.views.sheet import mount, take_edit
+from victorian.client.desk.views.sheet import mount, take_act, take_edit
 from victorian.client.desk.views.widgets import keep, literally
 from victorian.errors import VictorianError
 
 LOOK_SECONDS = 0.25
+FIRST_SECONDS = 0.25
+"""How long a look waits for the first token, so as to show it at once and not at the next one."""
+STOP_SECONDS = 1.0
+"""How long it waits for the end of what was stopped."""
 AWAY_SECONDS = 3.0
 """How often it is looked whether a service that was out of reach is back."""
 BLIND_SECONDS = 15.0
@@ -33,11 +38,13 @@ def write_page() -> None:
     st.html(f"<style>{(Path(__file__).parent / 'page.css').read_text('utf-8')}</style>")
     take_edit(desk)
     desk.look()
-    awaited = desk.job is not None and desk.job.awaited  # once for the whole run: it can end at any line of it
     usable = panel(desk)
+    _do(desk, usable)
+    awaited = desk.job is not None and desk.job.awaited  # once for the whole run: it can end at any line of it
     st.title("The writing desk", anchor=False)
     place = st.container()
     _page_turner(desk)
+    hands(desk)
     with st.bottom:
         _actions(desk, usable, awaited)
     with place:
@@ -52,8 +59,31 @@ def write_page() -> None:
                 _shown(desk)
 
 
+def _ask(do: Callable[[], None], job: Job | None) -> None:
+    """Note what a button was pressed for: it is done in the run's order, after typed text and panel have been taken."""
+    st.session_state.asked = (do, job)
+
+
+def _do(desk: Desk, usable: bool) -> None:
+    """What was asked for with a button or a key, so that this run shows what comes of it."""
+    do, job = st.session_state.pop("asked", (None, None))
+    if do is None:
+        take_act(desk)
+    elif desk.job is job and (usable or job or do in (desk.undo, desk.redo)):  # or the page was a moment behind
+        do()
+
+
+def _stop(desk: Desk) -> None:
+    desk.stop()
+    for writing in desk.job.writings if desk.job else ():
+        writing.wait(STOP_SECONDS)
+    desk.look()
+
+
 def _written(desk: Desk) -> None:
     """What is being written; runs again by itself, so that no run of the page is what a passage hangs on."""
+    if desk.job:
+        desk.job.writings[0].begun(FIRST_SECONDS)
     desk.look()
     if desk.job is None or not desk.job.awaited:
         st.rerun()
@@ -78,7 +108,6 @@ def _notice(desk: Desk) -> None:
 
 
 def _actions(desk: Desk, usable: bool, awaited: bool) -> None:
-    """Buttons do their work here, in the run's order: after the panel was read and what was typed was taken."""
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key="actions"):
         if desk.job:
             _while_writing(desk, desk.job, awaited)
@@ -91,34 +120,26 @@ def _actions(desk: Desk, usable: bool, awaited: bool) -> None:
         )
 
 
+def _button(desk: Desk, label: str, key: str, do: Callable[[], None], able: bool = True, **other: Any) -> None:
+    st.button(label, key=key, disabled=not able, on_click=_ask, args=(do, desk.job), **other)
+
+
 def _while_writing(desk: Desk, job: Job, awaited: bool) -> None:
-    if awaited and st.button("Stop", type="primary", icon=":material/stop:", key="stop_writing"):
-        desk.stop()
-        for writing in job.writings:
-            writing.wait(1.0)
-        st.rerun()
-    if job.choosing and st.button("Take none", icon=":material/close:", key="dismiss"):
-        desk.dismiss()
-        st.rerun()
+    if awaited:
+        _button(desk, "Stop", "stop_writing", partial(_stop, desk), type="primary", icon=":material/stop:")
+    if job.choosing:
+        _button(desk, "Take none", "dismiss", desk.dismiss, icon=":material/close:")
 
 
 def _before_writing(desk: Desk, usable: bool) -> None:
-    def button(label: str, key: str, able: bool, **other: Any) -> bool:
-        return st.button(label, key=key, disabled=not able, **other)
-
-    retry = usable and desk.can_retry
-    asked: dict[Callable[[], None], bool] = {
-        desk.write: button("Continue", "continue", usable, type="primary", icon=":material/edit:"),
-        partial(desk.write, "sentence"): button("Sentence", "sentence", usable, help="Goes on to the sentence’s end."),
-        partial(desk.write, "retry"): button("Retry", "retry", retry, help="The last passage, otherwise."),
-        partial(desk.several, WAYS): button("Three ways", "several", usable, help="Three passages, to choose from."),
-        desk.undo: button("Undo", "undo", bool(desk.history.done), icon=":material/undo:"),
-        desk.redo: button("Redo", "redo", bool(desk.history.undone), icon=":material/redo:"),
-    }
-    for do, pressed in asked.items():
-        if pressed:
-            do()
-            st.rerun()
+    sentence, retry = partial(desk.write, "sentence"), partial(desk.write, "retry")
+    _button(desk, "Continue", "continue", desk.write, usable, type="primary", icon=":material/edit:")
+    _button(desk, "Sentence", "sentence", sentence, usable, help="Goes on to the sentence’s end.")
+    _button(desk, "Retry", "retry", retry, usable and desk.can_retry, help="The last passage, otherwise.")
+    several = partial(desk.several, WAYS)
+    _button(desk, "Three ways", "several", several, usable, help="Three passages, to choose from.")
+    _button(desk, "Undo", "undo", desk.undo, bool(desk.history.done), icon=":material/undo:")
+    _button(desk, "Redo", "redo", desk.redo, bool(desk.history.undone), icon=":material/redo:")
 
 
 def _page_turner(desk: Desk) -> None:
