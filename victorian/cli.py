@@ -4,6 +4,7 @@ A user's mistake ends with one line and exit code 2, Ctrl-C with 130, a run that
 else is a bug and shows its traceback.
 """
 
+import io
 import re
 import signal
 import sys
@@ -103,6 +104,8 @@ def verbs(recipe: Recipe) -> Verbs:
 def main(job: str | None = None) -> None:
     """Entry point of the `victorian` command, and with a verb of the script in ray_jobs/ that is named after it."""
     arguments = sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows the rest of the text
     try:
         if job:
             refuse_relative_paths(arguments)

@@ -37,14 +37,14 @@ COMPLETE = {
 
 class Script:
     """What a service says: words, and of these `complete`, `overloaded`, `wait` (for a cancel), `hang` and
-    `break` do what they say.
+    `break` do what they say. With None for a greeting it says nothing at all.
 
     Attributes:
         asked: the messages that asked for something.
         left: how many sockets were left while it hung.
     """
 
-    def __init__(self, *words: str, greeting: dict[str, Any] = GREETING) -> None:
+    def __init__(self, *words: str, greeting: dict[str, Any] | None = GREETING) -> None:
         self.words = words
         self.greeting = greeting
         self.asked: list[dict[str, Any]] = []
@@ -60,6 +60,9 @@ class Script:
 
     async def over_socket(self, socket: WebSocket) -> None:
         await socket.accept()
+        if self.greeting is None:
+            await self._hang(socket)
+            return
         await socket.send_json(self.greeting)
         self.asked.append(await socket.receive_json())
         name = self.asked[-1]["id"]
@@ -74,9 +77,7 @@ class Script:
                     assert (await socket.receive_json())["type"] == "cancel"
                     await socket.send_json(COMPLETE | {"id": name, "reason": "cancelled"})
                 case "hang":
-                    while (await socket.receive())["type"] != "websocket.disconnect":
-                        pass
-                    self.left += 1
+                    await self._hang(socket)
                     return
                 case "break":
                     break
@@ -84,6 +85,11 @@ class Script:
                     await socket.send_json({"type": "token", "id": name, "index": index, "text": word})
                     await asyncio.sleep(0.001)
         await socket.close(1011)
+
+    async def _hang(self, socket: WebSocket) -> None:
+        while (await socket.receive())["type"] != "websocket.disconnect":
+            pass
+        self.left += 1
 
     def models(self) -> Any:
         return {"object": "list", "data": [{"id": "toy", "created": 1}]}

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,6 +42,8 @@ WAYS: Any = pytest.mark.parametrize("transport", ["websocket", "sse"])
 class Script:
     """A service that does what it is told, one connection after the other, and what it does last from then on.
 
+    To `wait` is to wait for a cancel.
+
     Attributes:
         asked: how many generations were asked for.
     """
@@ -72,6 +77,9 @@ class Script:
                 case "try again":
                     await socket.close(1013)
                     return
+                case "wait":
+                    if (await socket.receive())["type"] == "websocket.disconnect":
+                        return
                 case "died" | "silent":
                     await socket.close(1011)
                     return
@@ -208,6 +216,39 @@ def test_an_async_client_asks_again_as_well(play: Any) -> None:
     assert script.asked == 2
 
 
+def test_a_stream_that_was_cancelled_ends_whatever_the_service_answers(play: Any) -> None:
+    url, script = play(("wait", "shutting_down"), ENTIRE)
+    with Client(url) as client:
+        stream = client.stream("x")
+        stream.cancel()
+        assert list(stream) == []
+    assert (stream.reason, stream.complete, script.asked) == ("cancelled", None, 1)
+
+
+def test_an_async_stream_that_was_cancelled_does_too(play: Any) -> None:
+    url, script = play(("wait", "shutting_down"), ENTIRE)
+
+    async def ask() -> None:
+        async with AsyncClient(url) as client:
+            stream = await client.stream("x")
+            await stream.cancel()
+            assert [piece async for piece in stream] == []
+            assert stream.reason == "cancelled"
+
+    asyncio.run(ask())
+    assert script.asked == 1
+
+
+def test_a_stream_that_was_closed_is_not_asked_again(play: Any) -> None:
+    url, script = play(("wait",), ENTIRE)
+    with Client(url) as client:
+        stream = client.stream("x")
+        stream.close()
+        with pytest.raises(ReplicaLostError):
+            list(stream)
+    assert script.asked <= 1  # it may be left before its request is read
+
+
 @WAYS
 def test_patience_has_an_end_and_can_be_had_without(play: Any, transport: Any) -> None:
     url, script = play(("overloaded",))
@@ -249,6 +290,15 @@ def test_a_service_that_comes_up_meanwhile_is_reached(free_port: Any, transport:
         starting.join()
         server.should_exit = True
         thread.join(timeout=10)
+
+
+def test_ask_prints_what_its_terminal_has_no_letters_for(play: Any) -> None:
+    url, _ = play(("It was", " dark \u2014 \u201cvery\u201d", "complete"))
+    done = subprocess.run(
+        [sys.executable, "-m", "victorian.cli", "ask", "x", "--url", url],
+        capture_output=True, timeout=60, check=False, env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (b"It was dark ? ?very?\n", b"")
 
 
 def test_a_text_is_told_as_tokens(play: Any) -> None:

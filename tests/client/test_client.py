@@ -1,17 +1,24 @@
 """The Python client against a real service, and against none."""
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from tests.running_service import Service, soon
-from victorian.client import Client
-from victorian.config import SamplingParameters
-from victorian.errors import RequestError, ServiceError
+from tests.running_service import Service, running, soon
+from victorian.client import AsyncClient, Client, transports
+from victorian.client.failures import Retries
+from victorian.client.generation import Generation, ask
+from victorian.client.streams import Stream
+from victorian.config import SamplingParameters, ServiceConfig, SocketConfig
+from victorian.errors import OverloadedError, RequestError, ServiceError, VictorianError
 
 SHORT = SamplingParameters(max_tokens=12, seed=4)
 LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
@@ -101,6 +108,15 @@ def test_a_prompt_that_cannot_be_sent_is_refused(service: Service) -> None:
         client.stream("x" * 200_001)
 
 
+def test_a_request_larger_than_the_service_reads_is_refused_with_the_limit(
+    toy_artifact: Path, free_port: Callable[[], int]
+) -> None:
+    config = ServiceConfig(socket=SocketConfig(message_bytes=4096))
+    refused = pytest.raises(RequestError, match="at most 4096 are read; shorten the prompt")
+    with running(toy_artifact, free_port(), config) as narrow, Client(narrow.url) as client, refused:
+        client.complete("x" * 5_000)
+
+
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
@@ -119,6 +135,61 @@ def test_a_stream_that_breaks_is_never_taken_for_a_finished_one(messages: list[s
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with Client(f"http://127.0.0.1:{port}", timeout=5) as client, pytest.raises(ServiceError, match=reason):
             list(client.stream("It"))
+        server.shutdown()
+
+
+class Full:
+    """A way to a service that has no room."""
+
+    def receive(self, seconds: float) -> None:
+        raise OverloadedError("no room")
+
+    def cancel(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class Leaving(Retries):
+    """Patience during which the caller leaves."""
+
+    leave: Callable[[], None]
+
+    def pause(self, error: VictorianError) -> float:
+        self.leave()
+        return 0.0
+
+
+@pytest.mark.parametrize("leave", [Stream.cancel, Stream.close])
+def test_a_stream_that_is_left_while_it_waits_to_ask_again_does_not(leave: Callable[[Stream], None]) -> None:
+    asked: list[Generation] = []
+
+    def open(generation: Generation) -> Full:
+        asked.append(generation)
+        return Full()
+
+    patience = Leaving(2)
+    stream = Stream(open, Generation(ask("x", None, None, None, None), 1.0), patience, None)
+    patience.leave = lambda: leave(stream)
+    with contextlib.ExitStack() as expected:
+        if leave is Stream.close:
+            expected.enter_context(pytest.raises(OverloadedError))
+        assert list(stream) == []
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "complete", [lambda url: Client(url).complete("x"), lambda url: asyncio.run(AsyncClient(url).complete("x"))]
+)
+def test_a_service_that_does_not_greet_is_not_waited_for_long(monkeypatch: Any, complete: Any) -> None:
+    monkeypatch.setattr(transports, "OPEN_SECONDS", 0.2)
+    silent = threading.Event()
+    with serve(lambda _: silent.wait(10) and None, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ServiceError, match=r"no greeting for 0\.2 seconds"):
+            complete(f"http://127.0.0.1:{server.socket.getsockname()[1]}")
+        silent.set()
         server.shutdown()
 
 

@@ -165,6 +165,13 @@ class TestWriting:
         desk.edit("It was a 👒")
         assert desk.passage.text == " a 👒"
 
+    def test_a_line_end_over_two_tokens_is_one(self, play: Play) -> None:
+        url, _ = play(" a\r", "", "\n", "b\r", "c\r\n", "\n", "d", "complete")
+        desk = desk_at(url)
+        desk.write()
+        assert over(desk)
+        assert desk.manuscript.text == "It was a\nb\nc\n\nd"
+
     def test_a_long_text_is_sent_from_where_it_fits_with_memory_in_front(self, play: Play) -> None:
         url, script = play(" x", "complete")
         desk = desk_at(url, "w" * 500)

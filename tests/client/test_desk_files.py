@@ -132,6 +132,26 @@ class TestExport:
         assert chapters("I went.\n\nA part of it was lost, and nobody knew of it.")[0].title == ""
         assert chapters("") == []
 
+    @pytest.mark.parametrize(
+        "heading",
+        [
+            *("CHAPTER I.", "Chapter 12", "BOOK THE FIRST", "Part Two: The Moor", "CHAPTER XLIV", "xc.", "LETTER"),
+            *("CHAPTER TWENTY-FIRST. The Moor", "Letter 4, To Mrs. Saville", "CHAPTER I.—In which it rains", "I"),
+        ],
+    )
+    def test_what_numbers_a_part_is_a_heading(self, heading: str) -> None:
+        assert [chapter.title for chapter in chapters(f"{heading}\n\nIt was dark.")] == [heading]
+
+    @pytest.mark.parametrize(
+        "prose",
+        [
+            *("Ill.", "Civil.", "Part of me died.", "Letter in hand, he left.", "Part I left behind.", "Lilli."),
+            *("Book one of us a seat.", "Part I, he thought, was over.", "Chapters 1 and 2", "Letter " + "1" * 100),
+        ],
+    )
+    def test_prose_that_begins_like_one_is_none(self, prose: str) -> None:
+        assert [chapter.title for chapter in chapters(prose)] == [""]
+
     def test_markdown_has_headings_and_escapes_the_rest(self) -> None:
         written = as_markdown("A *Moor*", BOOK + "\n\n- a\n1. b\n# c\n<br>").decode()
         assert written.startswith(
@@ -154,6 +174,13 @@ class TestExport:
             assert HOSTILE in text
             assert b"<script" not in book.read(pages[1])
             assert HOSTILE in " ".join(ElementTree.fromstring(book.read("EPUB/package.opf")).itertext())
+
+    def test_control_characters_do_not_break_an_epub(self) -> None:
+        with zipfile.ZipFile(BytesIO(as_epub("A\x0bB", "It\x1b was\x0c dark."))) as book:
+            for name in book.namelist():
+                if name.endswith((".xhtml", ".opf", ".ncx", ".xml")):
+                    ElementTree.fromstring(book.read(name))
+            assert b"It was dark." in book.read("EPUB/page0001.xhtml")
 
     def test_an_epub_of_nothing_is_a_book_too(self) -> None:
         with zipfile.ZipFile(BytesIO(as_epub("", ""))) as book:

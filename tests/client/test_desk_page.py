@@ -167,6 +167,19 @@ class TestPage:
         page.text_area(key="stop").set_value("a\nb").run()
         assert desk_of(page).sampling.stop == ("a", "b")
 
+    def test_stop_strings_of_a_session_stay_until_others_are_written(self, page: AppTest) -> None:
+        desk_of(page).sampling = SamplingParameters(stop=("\n\n", "END"))
+        page.toggle(key="advanced").set_value(True).run()
+        assert desk_of(page.run()).sampling.stop == ("\n\n", "END")
+        page.text_area(key="stop").set_value("a").run()
+        assert desk_of(page).sampling.stop == ("a",)
+        page.text_area(key="stop").set_value("").run()
+        assert desk_of(page).sampling.stop == ()
+
+    def test_a_title_has_no_control_characters(self, page: AppTest) -> None:
+        page.text_input(key="title").set_value("The\x0b Moor").run()
+        assert desk_of(page).title == "The Moor"
+
     def test_a_service_that_is_down_is_said_and_its_return_as_well(
         self, service: Service, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
     ) -> None:
@@ -178,6 +191,12 @@ class TestPage:
         assert not page.exception
         assert "o service answers at" in page.error[0].value.replace("\\", "")
         assert desk.manuscript.text == "It was"
+        page.text_input(key="api_key").set_value(
+            "a b"
+        ).run()  # which can be none: it is asked with it whether it is back
+        assert not page.exception
+        assert "o service answers at" in page.error[0].value.replace("\\", "")
+        page.text_input(key="api_key").set_value("").run()
         monkeypatch.setenv("VICTORIAN_URL", service.url)
         desk.service = Address()
         page.run()
@@ -217,6 +236,7 @@ class TestPage:
         page.button(key="stop_writing").click().run()
         assert over(page)
         assert soon(lambda: script.left == 1)
+        assert len(script.asked) == 1
         assert desk_of(page).manuscript.text == "It was"
 
     def test_two_pages_are_two_desks(self, page: AppTest) -> None:

@@ -14,7 +14,7 @@ from victorian.client.desk.prompt import sight
 from victorian.client.desk.sentences import sentence_end
 from victorian.config import SamplingParameters
 from victorian.errors import RequestError
-from victorian.service.protocol import Alternative
+from victorian.service.protocol import Alternative, TokenMessage
 
 TEXTS = st.text(alphabet="ab \n👒ש", max_size=12)
 PIECES = st.lists(st.tuples(TEXTS, st.sampled_from(["writer", "model"])), max_size=5)
@@ -146,6 +146,13 @@ class TestHistory:
         assert [history.redo() for _ in range(50)] == steps[:50]
         history.add(self.step(0, "else"))
         assert history.redo() is None
+
+
+def test_an_alternative_goes_into_the_text_clean_and_a_part_of_a_character_is_none() -> None:
+    given = [Alternative(token=n, text=text, probability=0.1) for n, text in enumerate(["\ufffd", "\x0c b\r\n", " c"])]
+    token = Token.of(TokenMessage(id="x", index=0, text=" c", alternatives=given), " c")
+    assert [one.token for one in token.alternatives] == [1, 2]
+    assert chosen((token,), 0, 0)[0].text == " b\n"
 
 
 @pytest.mark.parametrize(

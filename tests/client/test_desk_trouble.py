@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.client.desk_services import GREETING, LONG, Play, desk_at, over, play
 from tests.running_service import Service as Running
 from tests.running_service import running, soon
+from victorian.client.desk.notices import notice_of
 from victorian.client.desk.service import Service
 from victorian.client.desk.session import saved
 from victorian.client.desk.writing import GOODBYE_SECONDS, Order, Writing
+from victorian.client.failures import told_over_http
 from victorian.config import AccessConfig, ServiceConfig
 from victorian.service.keys import make_key
 
@@ -47,6 +51,12 @@ class TestTrouble:
         assert desk.notice
         assert desk.notice.text == "The service has no room just now: the queue is full. Try again in 30 seconds."
 
+    @pytest.mark.parametrize("seconds", ["inf", "nan", "-5", "-inf", "Fri, 27 Nov 2026 20:00:00 GMT"])
+    def test_one_that_says_no_time_is_tried_again_in_a_moment(self, seconds: str) -> None:
+        body = b'{"error": {"message": "the queue is full", "type": "rate_limit_error", "code": "overloaded"}}'
+        notice = notice_of(told_over_http(429, body, seconds))
+        assert notice.text == "The service has no room just now: the queue is full. Try again in a moment."
+
     def test_one_of_another_version_says_so(self, play: Play) -> None:
         url, _ = play(" x", greeting=GREETING | {"protocol": 2})
         desk = desk_at(url)
@@ -65,6 +75,18 @@ class TestTrouble:
         assert desk.manuscript.text == "It was a"
         assert desk.notice is None
         assert soon(lambda: script.left == 1, GOODBYE_SECONDS)
+
+    def test_one_that_does_not_even_greet_holds_nobody_who_stops(self, play: Play) -> None:
+        url, _ = play(greeting=None)
+        desk = desk_at(url)
+        desk.write()
+        assert desk.job
+        (writing,) = desk.job.writings
+        desk.stop()
+        assert writing.wait(GOODBYE_SECONDS + 2)
+        desk.look()
+        desk.edit("It is")
+        assert (desk.manuscript.text, desk.notice, desk.job) == ("It is", None, None)
 
     def test_one_that_asks_for_a_key_says_so_and_takes_it(
         self, toy_artifact: Path, free_port: Callable[[], int], tmp_path: Path

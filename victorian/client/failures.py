@@ -1,5 +1,6 @@
 """What a service says went wrong, as exceptions, and which of it may be tried again. Opens no connection."""
 
+import math
 import random
 
 import httpx2
@@ -94,9 +95,10 @@ def _told(code: str, message: str, param: str | None, retry_after: float | None)
 
 def _seconds(retry_after: str | None) -> float | None:
     try:
-        return float(retry_after or "")
+        seconds = float(retry_after or "")
     except ValueError:  # a date, which no service of ours sends
         return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 class Retries:

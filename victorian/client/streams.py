@@ -35,6 +35,7 @@ class Progress:
         self._generation = generation
         self._retries = retries
         self._tick = tick
+        self._cancelled = False
         self._left = False
 
     @property
@@ -65,10 +66,14 @@ class Progress:
     def _patience(self) -> float:
         return self._tick or self._generation.timeout
 
-    def _pause(self, error: VictorianError) -> float:
-        """Seconds until it is tried again; raises the error where it is not: an answer has begun, or nobody waits."""
-        if self._generation.begun or self.closed:
+    def _heed(self, error: VictorianError) -> None:
+        """Raise the error where nothing is tried again: an answer has begun, or nobody waits for one any more."""
+        if self._generation.begun or self.closed or self._cancelled:
             raise error
+
+    def _pause(self, error: VictorianError) -> float:
+        """Seconds until it is tried again; raises the error where it is not."""
+        self._heed(error)
         return self._retries.pause(error)
 
     def _shown(self, token: TokenMessage | None) -> bool:
@@ -112,7 +117,11 @@ class Stream(Progress):
                 yield token
 
     def cancel(self) -> None:
-        """Ask for an early end: the iteration ends soon, with the reason `cancelled`. Can be called from any thread."""
+        """Ask for an early end: the iteration ends soon, with the reason `cancelled`. Can be called from any thread.
+
+        What goes wrong after that is not raised, and nothing is asked again.
+        """
+        self._cancelled = True  # first: what is read meanwhile may be an error, which nobody asks again after
         self._left = not self._transport.cancel()
 
     def close(self) -> None:
@@ -126,12 +135,16 @@ class Stream(Progress):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _connect(self) -> Transport:
+    def _connect(self, before: VictorianError | None = None) -> Transport:
+        """A way to the service, after what came of the one before."""
         while True:
+            if before:
+                time.sleep(self._pause(before))
+                self._heed(before)
             try:
                 return self._open(self._generation)
             except VictorianError as error:
-                time.sleep(self._pause(error))
+                before = error
 
     def _messages(self) -> Iterator[TokenMessage | None]:
         """Tokens, and None where only time has passed."""
@@ -146,11 +159,14 @@ class Stream(Progress):
                 except TimeoutError:
                     self._generation.silence()
                 except VictorianError as error:
-                    pause = self._pause(error)
                     self._transport.close()
-                    time.sleep(pause)
-                    self._transport = self._connect()
+                    self._transport = self._connect(error)
+                    self._heed(error)  # again: it may have been closed while the new way was made
                 yield token
+        except VictorianError:
+            if not self._cancelled:
+                raise
+            self._left = True
         finally:
             self.close()
 
@@ -191,6 +207,7 @@ class AsyncStream(Progress):
 
     async def cancel(self) -> None:
         """As `Stream.cancel`, on this loop."""
+        self._cancelled = True
         self._left = not await self._transport.cancel()
 
     async def aclose(self) -> None:
@@ -204,12 +221,16 @@ class AsyncStream(Progress):
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
-    async def _connect(self) -> AsyncTransport:
+    async def _connect(self, before: VictorianError | None = None) -> AsyncTransport:
+        """A way to the service, after what came of the one before."""
         while True:
+            if before:
+                await asyncio.sleep(self._pause(before))
+                self._heed(before)
             try:
                 return await self._open(self._generation)
             except VictorianError as error:
-                await asyncio.sleep(self._pause(error))
+                before = error
 
     async def _messages(self) -> AsyncGenerator[TokenMessage | None, None]:
         """Tokens, and None where only time has passed."""
@@ -224,10 +245,13 @@ class AsyncStream(Progress):
                 except TimeoutError:
                     self._generation.silence()
                 except VictorianError as error:
-                    pause = self._pause(error)
                     await self._transport.close()
-                    await asyncio.sleep(pause)
-                    self._transport = await self._connect()
+                    self._transport = await self._connect(error)
+                    self._heed(error)  # again: it may have been closed while the new way was made
                 yield token
+        except VictorianError:
+            if not self._cancelled:
+                raise
+            self._left = True
         finally:
             await self.aclose()

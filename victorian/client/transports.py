@@ -17,10 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from victorian.client.events import Events
 from victorian.client.failures import told_over_http, told_over_socket, unanswered, unreachable
 from victorian.client.generation import Generation
-from victorian.errors import ServiceError, VictorianError
+from victorian.errors import RequestError, ServiceError, VictorianError
 from victorian.service.protocol import CloseCode, ErrorMessage, ServerMessage
 
 OPEN_SECONDS = 10.0
+"""How long a connection may take, and then its greeting: nobody can cancel before that has come."""
 CLOSE_SECONDS = 1.0
 """A service that is still sending hears of a close only when its messages are read: do not wait for its goodbye."""
 
@@ -72,7 +73,7 @@ class SocketTransport:
             raise _unopened(url, error) from error
         try:
             with _in_words(generation):
-                generation.greet(generation.read(self._socket.recv(generation.timeout)))
+                generation.greet(generation.read(self._socket.recv(_greeting_seconds(generation))))
                 self._socket.send(generation.request.model_dump_json(exclude_none=True))
         except BaseException:
             self.close()
@@ -115,7 +116,7 @@ class AsyncSocketTransport:
             raise _unopened(url, error) from error
         try:
             with _in_words(generation):
-                async with asyncio.timeout(generation.timeout):
+                async with asyncio.timeout(_greeting_seconds(generation)):
                     generation.greet(generation.read(await socket.recv()))
                 await socket.send(generation.request.model_dump_json(exclude_none=True))
         except BaseException:
@@ -139,6 +140,10 @@ class AsyncSocketTransport:
         await self._socket.close()
 
 
+def _greeting_seconds(generation: Generation) -> float:
+    return min(OPEN_SECONDS, generation.timeout)
+
+
 def _unopened(url: str, error: Exception) -> VictorianError:
     """Why there is no socket."""
     if isinstance(error, InvalidStatus) and error.response.status_code != 500:  # 500 is Serve's word for no room
@@ -158,11 +163,14 @@ def _in_words(generation: Generation) -> Iterator[None]:
             # Nothing has come, and the service says that it has no room: it is a refusal.
             why = goodbye.reason or "the service said to try again later"
             raise told_over_socket(ErrorMessage(code="shutting_down", message=why)) from error
+        if goodbye and goodbye.code == CloseCode.TOO_BIG and error.rcvd_then_sent:
+            why = goodbye.reason or "a message is above its limit"
+            raise RequestError(f"the service does not read a request this large: {why}; shorten the prompt") from error
         raise generation.lost(error) from error
     except TimeoutError as error:
         if generation.connected:
             raise  # silence, which is borne for a while
-        raise ServiceError(f"the service sent no greeting for {generation.timeout:g} seconds") from error
+        raise ServiceError(f"the service sent no greeting for {_greeting_seconds(generation):g} seconds") from error
 
 
 # Server-sent events.

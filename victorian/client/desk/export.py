@@ -8,9 +8,24 @@ from tempfile import TemporaryDirectory
 
 from markupsafe import Markup, escape
 
-UNTITLED = "Untitled"
+from victorian.client.desk.manuscript import clean
 
-_HEADING = re.compile(r"(chapter|book|part|volume|letter)\b[^\n]{0,80}|[ivxlc]{1,7}\.?", re.IGNORECASE)
+UNTITLED = "Untitled"
+HEADING_CHARACTERS = 90
+
+_NUMERAL = r"c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})(?<=[clxvi])\b"
+_WORD = (
+    r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?"
+    r"|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|twent(?:y|ieth)"
+    r"|(?:thir|for|fif)t(?:y|ieth)|last)\b"
+)
+_NUMBER = rf"(?:\d+\b|{_NUMERAL}|{_WORD}(?:[ -]{_WORD})?)"
+# After a number a title may follow, but no sentence that goes on: "Part of me died." and "Part I kept." are prose.
+_TITLE = r"(?:[^\w\s,'’][^\n]*|,?[ \t]+[^a-z\n][^\n]*)"
+_HEADING = re.compile(
+    rf"(?i:(?:chapter|book|part|volume|letter)[ \t]+(?:the[ \t]+)?{_NUMBER}){_TITLE}?"
+    rf"|(?i:(?:chapter|book|part|volume|letter)[.:]?|{_NUMERAL}\.?)"
+)
 _MARKUP = re.compile(r"([\\`*_\[\]<>#~|&])|^(\s*)([-+=]|\d+[.)])", re.MULTILINE)
 
 
@@ -22,12 +37,12 @@ class Chapter:
 
 
 def chapters(text: str) -> list[Chapter]:
-    """A text cut at its headings: paragraphs that say chapter, book, part, volume or letter, or a Roman numeral."""
+    """A text cut at its headings: paragraphs that say chapter, book, part, volume or letter and which, or a numeral."""
     found: list[tuple[str, list[str]]] = [("", [])]
     for paragraph in re.split(r"\n\s*\n", text):
         paragraph = paragraph.strip("\n")
-        if _HEADING.fullmatch(paragraph.strip()):
-            found.append((paragraph.strip(), []))
+        if len(line := paragraph.strip()) <= HEADING_CHARACTERS and _HEADING.fullmatch(line):
+            found.append((line, []))
         elif paragraph.strip():
             found[-1][1].append(paragraph)
     return [Chapter(title, tuple(paragraphs)) for title, paragraphs in found if title or paragraphs]
@@ -51,6 +66,7 @@ def as_epub(title: str, text: str) -> bytes:
     """An EPUB 3 book, a page for each chapter."""
     import mkepub  # ten milliseconds that only a writer who exports should wait
 
+    title, text = clean(title), clean(text)  # XML has no control characters, not even escaped
     book = mkepub.Book(escape(title or UNTITLED))  # as Markup, which its templates escape no second time
     book.set_stylesheet("p { margin: 0; text-indent: 1.4em; } h2 { margin: 2em 0 1em; } h2 + p { text-indent: 0; }")
     for number, chapter in enumerate(chapters(text) or [Chapter("", ("",))], start=1):

@@ -1,10 +1,10 @@
 """What one generation wrote: its tokens, how likely each was, and what else might have stood there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from victorian.client.desk.manuscript import Splice
+from victorian.client.desk.manuscript import Splice, clean
 from victorian.service.protocol import Alternative, Complete, TokenMessage
 
 
@@ -21,7 +21,7 @@ class Token:
 
     @classmethod
     def of(cls, message: TokenMessage, text: str) -> "Token":
-        return cls(text, message.probability, tuple(message.alternatives or ()))
+        return cls(text, message.probability, offered(message.alternatives or ()))
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ def text_of(tokens: Sequence[Token]) -> str:
     return "".join(token.text for token in tokens)
 
 
+def offered(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Those that can stand in a text by themselves: not the parts of a character."""
+    return tuple(one for one in alternatives if "\ufffd" not in one.text)
+
+
 def shortened(tokens: Sequence[Token], characters: int, whole: bool = False) -> tuple[Token, ...]:
     """The tokens of the first so many characters; the last of them is cut, or with `whole` left out."""
     kept = []
@@ -83,4 +88,4 @@ def chosen(tokens: Sequence[Token], index: int, alternative: int) -> tuple[Token
     """
     token = tokens[index]
     taken = token.alternatives[alternative]
-    return (*tokens[:index], Token(taken.text, taken.probability, token.alternatives))
+    return (*tokens[:index], Token(clean(taken.text), taken.probability, token.alternatives))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from victorian.client.desk.manuscript import MAX_CHARACTERS, Manuscript, Piece, clean
-from victorian.client.desk.passage import Passage, Token, text_of
+from victorian.client.desk.passage import Passage, Token, offered, text_of
 from victorian.config import SamplingParameters, Section, first_problem
 from victorian.errors import RequestError
 from victorian.service.protocol import Alternative
@@ -63,7 +63,7 @@ class SavedPassage(Section):
     @property
     def passage(self) -> Passage:
         tokens = tuple(
-            Token(text, share, tuple(Alternative(token=i, text=t, probability=p) for i, t, p in others))
+            Token(text, share, offered(Alternative(token=i, text=t, probability=p) for i, t, p in others))
             for text, share, others in self.tokens
         )
         return Passage(self.start, (Token(self.before), *tokens) if self.before else tokens)

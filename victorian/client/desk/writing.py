@@ -60,6 +60,7 @@ class Writing:
         self._left_seconds = left_seconds
         self._began = self._seen = monotonic()
         self._stopped_at: float | None = None
+        self._carriage = False
         self._stream: Stream | None = None
         self._over = threading.Event()
         self._begun = threading.Event()
@@ -114,10 +115,12 @@ class Writing:
                 if self._stopped_at is not None:
                     return
                 for message in stream.tokens():
+                    if self._over.is_set():
+                        return  # nobody waits for it any more
                     if self.sentence_over:
                         continue  # the service writes a token or two more before it hears of it
                     self.first_seconds = self.first_seconds or monotonic() - self._began
-                    self.tokens.append(Token.of(message, clean(message.text)))
+                    self.tokens.append(Token.of(message, self._cleaned(message.text)))
                     self._begun.set()
                     if order.sentence:
                         self._end_with_sentence()
@@ -128,6 +131,12 @@ class Writing:
         finally:
             self._over.set()
             self._begun.set()
+
+    def _cleaned(self, text: str) -> str:
+        """A token's text as it goes into the manuscript; a line end of two characters can come as two tokens."""
+        whole = text[1:] if self._carriage and text.startswith("\n") else text
+        self._carriage = text.endswith("\r") or (self._carriage and not text)
+        return clean(whole)
 
     def _end_with_sentence(self) -> None:
         end = sentence_end(self.text)
@@ -142,5 +151,8 @@ class Writing:
             if monotonic() - self._seen > self._left_seconds and self._stopped_at is None:
                 self.abandoned = True
                 self.stop()
-            if self._stopped_at is not None and monotonic() - self._stopped_at > GOODBYE_SECONDS and self._stream:
-                self._stream.close()
+            if self._stopped_at is not None and monotonic() - self._stopped_at > GOODBYE_SECONDS:
+                self._over.set()  # first: where the service has not even greeted there is no stream to close yet
+                self._begun.set()
+                if self._stream:
+                    self._stream.close()

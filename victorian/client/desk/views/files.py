@@ -7,6 +7,7 @@ import streamlit as st
 
 from victorian.client.desk.desk import Desk
 from victorian.client.desk.export import EXPORTS, file_name
+from victorian.client.desk.manuscript import clean
 from victorian.client.desk.notices import Notice
 from victorian.client.desk.session import loaded, saved
 from victorian.client.desk.views.widgets import keep, show_settings
@@ -15,7 +16,8 @@ from victorian.errors import RequestError
 
 def files(desk: Desk) -> None:
     st.subheader("Files")
-    desk.title = st.text_input("Title", key=keep("title", desk.title), max_chars=200, placeholder="Untitled")
+    title = st.text_input("Title", key=keep("title", desk.title), max_chars=200, placeholder="Untitled")
+    desk.title = clean(title)
     with st.container(horizontal=True, gap="small"):
         st.download_button(
             "Save",

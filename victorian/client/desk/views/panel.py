@@ -50,10 +50,10 @@ def _sampling(desk: Desk) -> bool:
             key=keep("seed", now.seed),
             help=KNOBS["seed"].prose,
         )
-        stops = st.text_area(
-            KNOBS["stop"].label, key=keep("stop", "\n".join(now.stop)), help=KNOBS["stop"].prose, height=80
-        )
-        said["stop"] = tuple(line for line in stops.split("\n") if line)
+        lines = "\n".join(now.stop)
+        stops = st.text_area(KNOBS["stop"].label, key=keep("stop", lines), help=KNOBS["stop"].prose, height=80)
+        if stops != lines:  # or they stay: one that was opened with a session may hold a line end, which no line can
+            said["stop"] = tuple(line for line in stops.split("\n") if line)
     try:
         desk.sampling = SamplingParameters.model_validate(now.model_dump() | said)
     except ValidationError as error:

@@ -101,10 +101,17 @@ def _notice(desk: Desk) -> None:
     notice = desk.notice
     if notice is None:
         return
-    if notice.away and not desk.job and desk.service.hasty_client.ready():
+    if notice.away and not desk.job and _back(desk):
         desk.notice = notice = BACK
     show = {"error": st.error, "warning": st.warning, "info": st.info}[notice.kind]
     show(literally(notice.text))
+
+
+def _back(desk: Desk) -> bool:
+    try:
+        return desk.service.hasty_client.ready()
+    except VictorianError:  # such as of a key that can be none, which the panel tells
+        return False
 
 
 def _actions(desk: Desk, usable: bool, awaited: bool) -> None:
