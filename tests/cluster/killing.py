@@ -81,11 +81,11 @@ def second_node(head: Head, cpus: int = 4) -> Iterator[psutil.Process]:
     starter = psutil.Process(process.pid)
     try:
         end = time.monotonic() + 60
-        while not (raylets := [p for p in starter.children(recursive=True) if p.name() == "raylet"]):
+        while not (raylets := [p for p in starter.children(recursive=True) if called(p) == "raylet"]):
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.1)
-        while not [p for p in raylets[0].children(recursive=True) if "ray::" in " ".join(p.cmdline())]:
+        while not [p for p in raylets[0].children(recursive=True) if called(p).startswith("ray::")]:
             assert time.monotonic() < end  # its workers are up when it has joined
             time.sleep(0.1)
         yield raylets[0]
@@ -157,7 +157,7 @@ def _strike(kind: Kind, driver: "subprocess.Popen[str]", head: Head, node: psuti
         assert node is not None
         kill_node(node)
         return True
-    busy = [process for process in workers(head) if "MapBatches" in " ".join(process.cmdline())]
+    busy = [process for process in workers(head) if "MapBatches" in called(process)]
     if busy:
         _kill(busy[0])
     return bool(busy)
@@ -175,6 +175,14 @@ def workers(head: Head) -> list[psutil.Process]:
         if names and names[0].startswith("ray::") and token == head.environment["RAY_AUTH_TOKEN_PATH"]:
             found.append(process)
     return found
+
+
+def called(process: psutil.Process) -> str:
+    """What a process calls itself, which may have gone meanwhile: nothing then."""
+    try:
+        return (process.cmdline() or [""])[0].rpartition("/")[2]
+    except psutil.Error:
+        return ""
 
 
 def _kill(process: psutil.Process) -> None:

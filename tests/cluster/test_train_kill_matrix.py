@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.cluster.conftest import Head
-from tests.cluster.killing import kill_node, run, second_node, send, workers
+from tests.cluster.killing import called, kill_node, run, second_node, send, workers
 from tests.cluster.test_train_kills import assert_the_same, flags, reached, recipe_of
 from tests.conftest import train_plainly
 from tests.object_store import ObjectStore
@@ -55,7 +55,7 @@ def command(recipe: Recipe, data: Path, place: str, *more: str) -> list[str]:
 
 
 def training_worker(head: Head) -> psutil.Process | None:
-    return next((process for process in workers(head) if process.name().startswith("ray::RayTrainWork")), None)
+    return next((process for process in workers(head) if called(process).startswith("ray::RayTrainWork")), None)
 
 
 def again_and_again(strikes: list[Callable[[], bool]]) -> Callable[[object], bool]:
