@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import FloatRect, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.running_service import soon
 from victorian.demo import streamlit_page
@@ -79,10 +79,14 @@ class Sheet:
         expect(self.button("Continue")).to_be_enabled()
 
     def middle(self, place: Locator) -> tuple[float, float]:
-        """Of something that is drawn anew again and again, where it is now."""
-        boxes: list[FloatRect] = []
-        assert soon(lambda: bool((box := place.bounding_box()) and not boxes.append(box)))
-        return boxes[0]["x"] + boxes[0]["width"] / 2, boxes[0]["y"] + boxes[0]["height"] / 2
+        """Of the last line of something that is drawn anew again and again, where it is now: a word may be on two."""
+        found = place.evaluate(
+            """(element) => {
+                const { x, y, width, height } = [...element.getClientRects()].at(-1);
+                return [x + width / 2, y + height / 2];
+            }"""
+        )
+        return found[0], found[1]
 
     def findings(self) -> list[str]:
         """What axe finds serious or critical."""

@@ -107,7 +107,7 @@ class TestWriting:
         sheet.page.get_by_text("Token view").click()
         sheet.area.press("Control+Enter")
         assert soon(lambda: len(sheet.text) > len(BEGINNING) + 60, 20)
-        sheet.page.mouse.click(*sheet.middle(sheet.page.locator(".marks [data-index='2']")))
+        sheet.page.mouse.click(*sheet.middle(sheet.page.locator(".marks .token[data-index='2']")))
         choices = sheet.page.locator(".choices")
         expect(choices).to_be_visible()
         shoot(sheet.page, "desk-token")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.manuscript import BEGINNING, button, connected, ended, streaming, text, write, written
@@ -11,6 +11,7 @@ from tests.running_service import Service
 from victorian.client import Client
 from victorian.config import SamplingParameters
 from victorian.service.page import CONTROLS
+from victorian.service.protocol import MAX_PROMPT_CHARACTERS
 
 pytestmark = pytest.mark.browser
 
@@ -142,6 +143,53 @@ class TestWriting:
             ended(page)
             assert text(page) == beginning + written(page)[0]
             expect(page.locator("#figures")).to_contain_text("the model read your last")
+
+    def test_of_a_text_longer_than_a_service_reads_at_once_the_end_is_read(
+        self, service: Service, visit: Visit
+    ) -> None:
+        """By a model of a context so large that the text's end, as it has room there, is longer than that."""
+        asked: list[int] = []
+
+        def large(route: WebSocketRoute) -> None:
+            server = route.connect_to_server()
+
+            def offer(message: str | bytes) -> None:
+                said = json.loads(message)
+                for model in said.get("models", ()):
+                    model["context"] = 30_000
+                route.send(json.dumps(said))
+
+            def ask(message: str | bytes) -> None:
+                said = json.loads(message)
+                asked.append(len(said["prompt"]))
+                server.send(json.dumps({**said, "prompt": said["prompt"][-20:]}))
+
+            server.on_message(offer)
+            route.on_message(ask)
+
+        page = visit(service.url, before=lambda page: page.route_web_socket("**/v1/stream", large))
+        write(page, "and then " * (MAX_PROMPT_CHARACTERS // 8))
+        ended(page)
+        assert len(asked) == 1
+        assert 20_000 < asked[0] < 30_000
+
+    def test_both_halves_of_a_line_end_are_one_line_end(self, service: Service, visit: Visit) -> None:
+        def halves(route: WebSocketRoute) -> None:
+            server = route.connect_to_server()
+            words = iter(["a\r", "", "\nb\r", "\n\r\n", "c\r", "d"])
+
+            def tell(message: str | bytes) -> None:
+                said = json.loads(message)
+                if said["type"] == "token":
+                    said["text"] = next(words)
+                route.send(json.dumps(said))
+
+            server.on_message(tell)
+
+        page = visit(service.url, before=lambda page: page.route_web_socket("**/v1/stream", halves))
+        write(page, "It", 6)
+        ended(page)
+        assert text(page) == "Ita\nb\n\nc\nd"
 
     def test_markup_is_text_and_any_script_is_written_its_own_way(self, service: Service, visit: Visit) -> None:
         page = visit(service.url)

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import uvicorn
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import Route, WebSocketRoute, expect
 from starlette.types import Receive, Scope, Send
 
 from tests.browser.conftest import PacedEngine, Start, Visit
@@ -96,6 +96,51 @@ class TestTrouble:
             expect(page.locator("#connection")).to_have_attribute("data-state", "asleep")
             write(page, BEGINNING)
             ended(page)
+
+    @pytest.mark.parametrize("answer", [None, {"type": "error", "code": "overloaded", "message": "It is busy."}])
+    def test_what_was_stopped_is_not_asked_for_again(
+        self, service: Service, visit: Visit, answer: dict[str, str] | None
+    ) -> None:
+        """Where the service goes away at a stop, and where it has an error that passes."""
+        asked: list[str] = []
+
+        def silent(route: WebSocketRoute) -> None:
+            route.connect_to_server()
+
+            def heed(message: str | bytes) -> None:
+                said = json.loads(message)
+                asked.append(said["type"])
+                if said["type"] == "cancel":
+                    route.send(json.dumps({**answer, "id": said["id"]})) if answer else route.close(code=1001)
+
+            route.on_message(heed)
+
+        page = visit(service.url, before=lambda page: page.route_web_socket("**/v1/stream", silent))
+        connected(page)
+        write(page, BEGINNING)
+        button(page, "Stop")
+        expect(page.locator("#stop")).to_have_attribute("aria-disabled", "true")
+        connected(page)
+        assert asked == ["generate", "cancel"]
+        assert text(page) == BEGINNING
+
+    def test_a_socket_that_is_let_go_while_a_long_text_is_cut_is_opened_again(self, start: Start, visit: Visit) -> None:
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            if held:
+                route.continue_()
+            else:
+                held.append(route)
+
+        with start(socket={"idle_seconds": 0.5}) as service:
+            page = visit(service.url, before=lambda page: page.route("**/v1/tokenize", hold))
+            write(page, BEGINNING * 20)
+            expect(page.locator("#connection")).to_have_attribute("data-state", "open")
+            expect(page.locator("#connection")).to_have_attribute("data-state", "asleep")
+            held[0].continue_()
+            ended(page)
+            assert text(page) == BEGINNING * 20 + written(page)[0]
 
     def test_models_can_be_chosen_where_there_are_several(self, service: Service, visit: Visit) -> None:
         def two(route: WebSocketRoute) -> None:

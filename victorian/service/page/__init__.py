@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from victorian.config import SamplingParameters
-from victorian.service.protocol import PROTOCOL_VERSION
+from victorian.service.protocol import MAX_PROMPT_CHARACTERS, PROTOCOL_VERSION
 
 SCRIPTS = (
     "shelf.js", "words.js", "manuscript.js", "connection.js", "prompt.js", "figures.js", "settings.js", "writing.js",
@@ -96,6 +96,7 @@ def render() -> tuple[bytes, dict[str, str]]:
         script=Markup(script),
         controls=[control(*one) for one in CONTROLS],
         protocol=PROTOCOL_VERSION,
+        prompt_characters=MAX_PROMPT_CHARACTERS,
     )
     content = document.encode()
     policy = {

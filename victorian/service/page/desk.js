@@ -10,7 +10,7 @@ connection.onmessage = (message) => {
     if (!current.unwritten) requestAnimationFrame(draw);
     current.tokens += 1;
     current.first ??= performance.now();
-    current.unwritten += message.text.replace(/\r\n?/g, "\n"); // as the field itself would
+    current.unwritten += withLineEnds(message.text);
   } else if (message.type === "complete") {
     flush();
     figures.ended(current, message);
@@ -20,11 +20,20 @@ connection.onmessage = (message) => {
   }
 };
 
+/** Each line end as one kind, as the field itself would, also where its two halves are two tokens. */
+function withLineEnds(text) {
+  const rest = current.halfLineEnd && text.startsWith("\n") ? text.slice(1) : text;
+  if (text) current.halfLineEnd = text.endsWith("\r");
+  return rest.replace(/\r\n?/g, "\n");
+}
+
 function heedError({ code, message, param, retry_after_seconds: after = 1 }) {
   const waiting = RETRIED.includes(code) && current.tokens === 0;
   if (code === "unauthorized") {
     finish("The service does not take this key any more.", true);
     showDoor();
+  } else if (current.stopped) {
+    finishStopped();
   } else if (code === "invalid_request" && param === "prompt" && !current.long) {
     current.long = true;
     ask();
@@ -73,7 +82,9 @@ connection.onstate = (state, words, before) => {
 };
 
 function lose(words, before) {
-  if (current?.tokens) {
+  if (current?.stopped) {
+    finishStopped();
+  } else if (current?.tokens) {
     finish("The connection broke off. What has come is kept; Continue goes on from there.", true);
   } else if (current) {
     current.phase = "waiting";

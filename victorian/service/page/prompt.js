@@ -1,10 +1,13 @@
 // What the model reads of a text that is longer than it can see.
 
+const MOST_CHARACTERS = Number(document.body.dataset.promptCharacters); // that a service reads at once
+
 /** The end of a text, as much of it as leaves room in the context for what is to come. */
 async function lastTokens(text, { id, context }, room, place, key) {
   const most = Math.max(context - room, context >> 1);
   // No token of English has twenty letters on the average; the first word may be half of one.
-  const tail = text.slice(-20 * most).toWellFormed?.() ?? text.slice(-20 * most);
+  const seen = text.slice(-Math.min(20 * most, MOST_CHARACTERS));
+  const tail = seen.toWellFormed?.() ?? seen;
   const answer = await fetch(new URL("v1/tokenize", place), {
     method: "POST",
     headers: { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) },

@@ -16,7 +16,7 @@ const connection = new Connection(
   Number(document.body.dataset.protocol),
 );
 
-/** The generation under way: what is asked, what has come of it, and `phase`: waiting, asking or asked. */
+/** The generation under way: what is asked, what has come of it, `phase` (waiting, asking or asked), whether `stopped`. */
 let current = null;
 let asked = 0;
 /** Versions of the last passage, `{text, parts}`; null for the one in its place. */
@@ -125,15 +125,24 @@ async function ask() {
     if (current === mine && mine.id === id) heedError(error);
     return;
   }
-  if (current !== mine || mine.id !== id || connection.state !== "open") return;
+  if (current !== mine || mine.id !== id) return;
+  if (connection.state !== "open") { // it was let go, since nothing was asked on it while the text was cut
+    connection.wake();
+    return;
+  }
   mine.phase = "asked";
   connection.send({ type: "generate", id, model: model.id, prompt, parameters: mine.parameters });
 }
 
 function stop() {
   if (!current) return;
+  current.stopped = true; // whatever answers now, or does not, it is not asked for again
   if (current.phase === "asked" && connection.state === "open") connection.send({ type: "cancel", id: current.id });
-  else finish("Stopped before it began.");
+  else finishStopped();
+}
+
+function finishStopped() {
+  finish(current.tokens ? ENDS.cancelled(current.tokens) : "Stopped before it began.");
 }
 
 /** Write down what has come, once a frame, or less often where that takes a quarter of the time: keys go first. */

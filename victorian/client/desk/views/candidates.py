@@ -14,9 +14,7 @@ def candidates(desk: Desk) -> None:
     assert job is not None
     for number, (column, writing) in enumerate(zip(st.columns(len(job.writings)), job.writings, strict=True), start=1):
         with column.container(border=True, key=f"way{number}"):
-            if st.button(f"Take {number}", key=f"take{number}", disabled=not writing.tokens, width="stretch"):
-                desk.take(number - 1)
-                st.rerun()
+            st.caption(f"Way {number}")
             st.html(as_prose(writing.text, writing.ended))
             if writing.error:
                 st.caption(literally(notice_of(writing.error).text))

@@ -3,28 +3,11 @@
 // by `epoch`: it changes where the text became another without being typed here, and only then is the typed one replaced.
 
 const SEND_MILLISECONDS = 500;
+const ANSWER_MILLISECONDS = 3000; // after which it is asked again: a run that is broken off takes along what it was asked
+const TRIES = 3;
 const STORED = "victorian-desk";
-
-/** Segments [text, hand, probability, index] after a text became another; only what differs is the writer's. */
-function edited(segments, before, after) {
-  let first = 0;
-  const shorter = Math.min(before.length, after.length);
-  while (first < shorter && before[first] === after[first]) first++;
-  let last = 0;
-  while (last < shorter - first && before[before.length - 1 - last] === after[after.length - 1 - last]) last++;
-  const cut = (from, to) => {
-    const found = [];
-    let at = 0;
-    for (const [text, hand, probability, index] of segments) {
-      const part = text.slice(Math.max(0, from - at), Math.max(0, to - at));
-      at += text.length;
-      if (part) found.push(part === text ? [text, hand, probability, index] : [part, hand, null, null]);
-    }
-    return found;
-  };
-  const typed = after.slice(first, after.length - last);
-  return [...cut(0, first), ...(typed ? [[typed, "writer", null, null]] : []), ...cut(before.length - last, before.length)];
-}
+const UNKEPT = "victorian-desk typed"; // what the stored text does not have yet
+const WRITE = ["continue", "retry", "choose"];
 
 /** How strongly a token is shaded, in percent: by its surprise in bits, since most words of good prose are unlikely. */
 function shade(probability) {
@@ -41,6 +24,9 @@ class Sheet {
     this.status = root.querySelector("[role=status]");
     this.text = "";
     this.segments = [];
+    this.said = ""; // the text that Python gave last, or was given
+    this.kept = { before: "", start: 0 }; // the text that the stored draft has, and where it begins in the manuscript
+    this.unkept = null; // the same with what was typed `after` it
     this.sent = Date.now(); // goes on growing when the page is built again
     this.area.addEventListener("input", () => this.typed());
     this.area.addEventListener("blur", () => this.send());
@@ -49,28 +35,40 @@ class Sheet {
     this.choices.addEventListener("keydown", (event) => event.key === "Escape" && this.closeChoices(true));
     this.offer.querySelector(".take").addEventListener("click", () => this.restore(localStorage.getItem(STORED)));
     this.offer.querySelector(".leave").addEventListener("click", () => { this.offer.hidden = true; });
+    window.addEventListener("pagehide", () => this.leave());
   }
 
   update({ data, setStateValue, setTriggerValue }) {
     const followed = this.data === undefined || this.endInSight();
     const first = this.data === undefined;
-    const begun = first || !this.data.fresh; // also where the desk's server was started anew under an open page
+    const anew = data.fresh && (first || !this.data.fresh); // also where the desk's server was, under an open page
     const text = data.segments.map(([part]) => part).join("");
-    const another = first || data.epoch !== this.data.epoch;
+    const another = first || anew || data.epoch !== this.data.epoch;
+    const [said, typed, dirty] = [this.said, this.text, this.dirty];
+    if (anew) this.lost = first ? this.left() : this.unkept;
     Object.assign(this, { data, setStateValue, setTriggerValue });
+    if (this.asked && (anew || data.acted >= this.asked.number)) this.answered();
     if (another || data.writing || text === this.text) {
-      if (another) clearTimeout(this.timer);
+      if (another) this.forget();
       this.segments = data.segments;
       this.show(text);
     }
+    if (another && dirty && !anew && !data.writing) this.retype(said, typed);
+    if (this.lost?.before === text) this.retype(text, this.lost.after);
+    if (this.lost?.before === text || !data.fresh) this.lost = null;
+    if (!data.writing) {
+      this.kept = { before: text, start: data.start };
+      this.unkept = this.text === text ? null : { ...this.kept, after: this.text };
+    }
     this.root.classList.toggle("choosing", data.choosing);
-    this.area.readOnly = data.writing;
+    this.area.readOnly = data.writing || WRITE.includes(this.asked?.name);
     this.area.placeholder = data.writing ? "" : "Write a beginning here, or take an opening below.";
     if (this.status.textContent !== data.status) this.status.textContent = data.status;
     if (another && data.to_end) this.marks.lastChild.scrollIntoView({ block: first ? "center" : "nearest" });
     else if (data.writing && followed) this.marks.lastChild.scrollIntoView({ block: "nearest" });
     if (this.opened !== undefined) this.openChoices(false, this.opened);
-    this.keep(begun);
+    this.keep(anew);
+    if (this.next && !this.asked) this.act(...this.next);
   }
 
   show(text) {
@@ -80,7 +78,7 @@ class Sheet {
       this.area.value = text;
       if (same) this.area.setSelectionRange(selectionStart, selectionEnd);
     }
-    this.text = text;
+    this.text = this.said = text;
     this.draw();
   }
 
@@ -105,6 +103,7 @@ class Sheet {
   typed() {
     this.segments = edited(this.segments, this.text, this.area.value);
     this.text = this.area.value;
+    this.unkept = { ...this.kept, after: this.text };
     this.dirty = true;
     this.closeChoices();
     this.draw();
@@ -112,21 +111,57 @@ class Sheet {
     this.timer = setTimeout(() => this.send(), SEND_MILLISECONDS);
   }
 
+  /** Type what was typed on a text that has become another. */
+  retype(before, after) {
+    this.area.setRangeText(...moved(before, after, this.area.value), "end");
+    this.typed();
+  }
+
   edit() {
+    this.said = this.text;
     return { epoch: this.data.epoch, number: ++this.sent, text: this.text };
   }
 
   send() {
     clearTimeout(this.timer);
     if (!this.dirty) return;
+    if (this.asked) { // the answer may be another text, on which it is typed first
+      this.timer = setTimeout(() => this.send(), SEND_MILLISECONDS);
+      return;
+    }
     this.dirty = false;
     this.setStateValue("edit", this.edit());
   }
 
-  act(name, more = {}) {
+  forget() {
     clearTimeout(this.timer);
     this.dirty = false;
-    this.setTriggerValue("act", { name, ...this.edit(), ...more });
+  }
+
+  act(name, more = {}) {
+    this.next = this.asked && this.dirty ? [name, more] : undefined;
+    if (this.next) return; // what was typed since comes first, on the text that the answer brings
+    this.forget();
+    this.asked = { name, ...this.edit(), ...more };
+    this.area.readOnly ||= WRITE.includes(name); // no letter is typed that the model's text would drive away
+    this.ask(TRIES);
+  }
+
+  ask(tries) {
+    clearTimeout(this.asking);
+    if (!tries) {
+      this.next = undefined;
+      this.answered();
+      return;
+    }
+    this.setTriggerValue("act", this.asked);
+    this.asking = setTimeout(() => this.ask(tries - 1), ANSWER_MILLISECONDS);
+  }
+
+  answered() {
+    clearTimeout(this.asking);
+    this.asked = undefined;
+    this.area.readOnly = this.data.writing;
   }
 
   key(event) {
@@ -137,7 +172,7 @@ class Sheet {
     else if (command && letter === "z") this.act("undo");
     else if (command && event.key === ".") this.openChoices(true);
     else if (event.key === "Escape" && !this.choices.hidden) this.closeChoices(true);
-    else if (event.key === "Escape" && this.data.writing) this.act("stop");
+    else if (event.key === "Escape" && (this.data.writing || this.asked)) this.act("stop");
     else return;
     event.preventDefault();
   }
@@ -204,13 +239,13 @@ class Sheet {
   }
 
   /** A copy of the text in this browser: a page that is loaded again, or whose server was, goes on with it. */
-  keep(begun) {
+  keep(anew) {
     try {
-      if (begun && this.data.fresh) {
+      if (anew) {
         const here = sessionStorage.getItem(STORED);
         if (here) this.restore(here);
         else if (localStorage.getItem(STORED)) this.offerLast();
-      } else if (this.data.draft === this.kept) {
+      } else if (this.data.draft === this.draft) {
         return; // another page may have kept another text since
       } else if (this.data.draft === "") {
         sessionStorage.removeItem(STORED);
@@ -219,14 +254,35 @@ class Sheet {
         sessionStorage.setItem(STORED, this.data.draft);
         localStorage.setItem(STORED, this.data.draft);
       }
-      this.kept = this.data.draft ?? this.kept;
+      this.draft = this.data.draft ?? this.draft;
     } catch { /* a browser that stores nothing, or has no more room: saving to a file remains */ }
     if (!this.data.fresh) this.offer.hidden = true;
   }
 
   restore(draft) {
     this.offer.hidden = true;
-    if (draft) this.act("restore", { draft });
+    // No text of this page goes along, which a new desk would take for typed on it.
+    if (draft) this.act("restore", { draft, epoch: -1, index: this.lost?.start ?? 0 });
+  }
+
+  leave() {
+    if (!this.root.isConnected) return; // another sheet has taken its place
+    try {
+      const left = this.unkept ?? this.lost;
+      if (left) sessionStorage.setItem(UNKEPT, JSON.stringify(left));
+      else sessionStorage.removeItem(UNKEPT);
+    } catch { /* as in `keep` */ }
+  }
+
+  /** What the page before this one left behind. */
+  left() {
+    try {
+      const left = JSON.parse(sessionStorage.getItem(UNKEPT));
+      sessionStorage.removeItem(UNKEPT); // a sheet that is built again on this page finds nothing old
+      return left;
+    } catch {
+      return null;
+    }
   }
 
   offerLast() {

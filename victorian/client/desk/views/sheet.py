@@ -76,6 +76,8 @@ def sheet_data(desk: Desk, tokens: bool, status: str) -> dict[str, Any]:
     return {
         "segments": shown,
         "epoch": desk.epoch,
+        "start": desk.window[0],
+        "acted": desk.acted,
         "writing": desk.job is not None,
         "coming": desk.job is not None and not desk.job.choosing,
         "choosing": desk.job is not None and desk.job.choosing,
@@ -95,7 +97,7 @@ def mount(desk: Desk, tokens: bool, status: str) -> None:
         "victorian.sheet",
         html=(folder / "sheet.html").read_text("utf-8"),
         css=(folder / "sheet.css").read_text("utf-8"),
-        js=(folder / "sheet.js").read_text("utf-8"),
+        js="\n".join((folder / name).read_text("utf-8") for name in ("typed.js", "sheet.js")),
     )
     said = component(
         key=KEY,
@@ -155,13 +157,16 @@ def act(desk: Desk, said: Any) -> bool:
             desk.choose(asked.index, asked.alternative)
         case "restore":
             if desk.revision == 0:
-                _restore(desk, asked.draft)
+                _restore(desk, asked.draft, asked.index)
     return True
 
 
-def _restore(desk: Desk, draft: str) -> None:
+def _restore(desk: Desk, draft: str, start: int) -> None:
+    """Go on with a draft, on the page that begins there; 0 for the last."""
     try:
         desk.open(loaded(draft))
+        if start:
+            desk.turn_to(start)
         show_settings()
     except RequestError as error:
         desk.notice = notice_of(error)

@@ -135,6 +135,10 @@ def _while_writing(desk: Desk, job: Job, awaited: bool) -> None:
     if awaited:
         _button(desk, "Stop", "stop_writing", partial(_stop, desk), type="primary", icon=":material/stop:")
     if job.choosing:
+        # Here, and not beside the ways, which are a fragment as long as they are written: a press would be lost if that
+        # ended meanwhile.
+        for number in range(len(job.writings)):
+            _button(desk, f"Take {number + 1}", f"take{number + 1}", partial(desk.take, number))
         _button(desk, "Take none", "dismiss", desk.dismiss, icon=":material/close:")
 
 
