@@ -18,6 +18,7 @@ from victorian.config import EngineConfig, Precision, SamplingParameters
 from victorian.cores import cores
 from victorian.engine.compilation import why_not
 from victorian.engine.engine import Engine, complete
+from victorian.engine.mailbox import Mailbox
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Scored, TokenEvent
 from victorian.engine.scheduler import Sequence
 from victorian.errors import ConfigError, OverloadedError, RequestError
@@ -224,13 +225,18 @@ def test_a_text_and_its_probabilities_are_the_same_bits_in_every_company(
     """Alone, in crowds of 2 to 16, in other chunks, and where the cache is so small that requests give way."""
     asks = [([5 + i] * (1 + 9 * i % 50), parameters(seed=i, max_tokens=30 + 5 * (i % 4))) for i in range(16)]
 
-    def read(engine: Engine, index: int) -> list[tuple[int, float | None]]:
-        events = engine.stream(engine.request(*asks[index], logprobs=0))
-        return [(event.token, event.logprob) for event in events if isinstance(event, TokenEvent)]
+    def read(engine: Engine, *indices: int) -> list[list[tuple[int, float | None]]]:
+        mailboxes = [Mailbox(engine.max_unread) for _ in indices]
+        requests = [engine.request(*asks[index], logprobs=0) for index in indices]
+        engine.submit_all([(request, mailbox.put) for request, mailbox in zip(requests, mailboxes, strict=True)])
+        return [
+            [(event.token, event.logprob) for event in mailbox.read(lambda: None) if isinstance(event, TokenEvent)]
+            for mailbox in mailboxes
+        ]
 
     base = EngineConfig(precision=precision, batch_invariant=True)
     with Engine(artifact.model, artifact.encoding, base.model_copy(update={"max_running": 1})) as engine:
-        alone = [read(engine, index) for index in range(16)]
+        alone = [text for index in range(16) for text in read(engine, index)]
     preempted = 0
     for changes in ({}, {"chunk": 16}, {"cache_tokens": 64 * 4}):
         with Engine(artifact.model, artifact.encoding, base.model_copy(update=changes)) as engine:
@@ -243,9 +249,7 @@ def test_a_text_and_its_probabilities_are_the_same_bits_in_every_company(
 
             engine._scheduler._give_way = count  # type: ignore[method-assign]
             for crowd in (2, 3, 5, 8, 16):
-                with ThreadPoolExecutor(crowd) as pool:
-                    together = list(pool.map(lambda index, engine=engine: read(engine, index), range(crowd)))  # type: ignore[misc]
-                assert together == alone[:crowd]
+                assert read(engine, *range(crowd)) == alone[:crowd]
     assert preempted > 0
 
 
