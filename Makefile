@@ -8,8 +8,8 @@ INSTALLED := .venv/.installed
 help:
 	@echo "make demo         books -> tokens -> training -> artifact -> service -> prose; Ctrl-C ends it"
 	@echo "make test         the test suite (under 10 minutes on 2 cores)"
-	@echo "make test-slow    what takes more than ten seconds each: deployments, other engines (some minutes)"
-	@echo "make test-browser the pages in a real browser (a minute; wants chromium)"
+	@echo "make test-slow    what takes more than ten seconds each: deployments, documents (eight minutes)"
+	@echo "make test-browser the pages in a real browser (some minutes; wants chromium)"
 	@echo "make test-faults  kill matrices, too long for every day"
 	@echo "make check        format, lint, types, import contracts"
 	@echo "make format       rewrite the sources in the house format"
