@@ -20,7 +20,7 @@ from victorian.service.models import Models, Served
 from victorian.service.observation import Observer
 
 
-def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
     """Whether something comes to be within some seconds."""
     end = time.monotonic() + seconds
     while not condition():
