@@ -277,12 +277,12 @@ class TestConnections:
             desk.sight()
             assert own.connections == 1
             desk.service = Service(url=own.url)
-            assert soon(lambda: own.connections == 0)
+            assert soon(lambda: own.connections == 0, 4)
             desk.write()
             assert over(desk)
             assert own.connections == 1
             del desk
-            assert soon(lambda: own.connections == 0)
+            assert soon(lambda: own.connections == 0, 4)
 
     def test_a_passage_keeps_its_own_until_it_ends(self, service: Running) -> None:
         desk = desk_at(service.url, sampling=LONG)
