@@ -63,7 +63,7 @@ class Engine(Streams):
         self._wake = threading.Condition()
         self._closing = False
         self._retiring = False
-        self._broken: str | None = None
+        self._broken: Exception | None = None
         self._failures = 0
         self._last_token = -math.inf
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -114,7 +114,8 @@ class Engine(Streams):
             ServiceError: if the engine is closed, leaving or broken.
         """
         if not self.healthy:
-            raise ServiceError(f"the engine has stopped: {self._broken or 'it was closed'}", "shutting_down")
+            why = "its log says why" if self._broken else "it was closed"  # a client of a service sees this
+            raise ServiceError(f"the engine has stopped: {why}", "shutting_down") from self._broken
         self._scheduler.require_room(count)
 
     def submit_all(self, requests: Items[tuple[Request, Deliver]]) -> None:
@@ -299,8 +300,10 @@ class Engine(Streams):
                 self.step()
         except Exception as error:  # whatever broke the step, nobody may be left waiting for an answer
             logger.exception("the engine's step failed")
-            self._broken = f"{type(error).__name__}: {error}"
-        self._fail_all(Failed(self._broken) if self._broken else Failed("the engine was closed", "shutting_down"))
+            self._broken = error
+            self._fail_all(Failed(f"{type(error).__name__}: {error}"))
+        else:
+            self._fail_all(Failed("the engine was closed", "shutting_down"))
         self._forward.runner.close()
 
     def _fail_all(self, end: Failed) -> None:

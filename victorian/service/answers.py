@@ -15,6 +15,8 @@ from victorian.service.protocol import ErrorBody, error_body
 STATUSES = {"deadline_exceeded": 504, "slow_reader": 503, "internal_error": 500, "shutting_down": 503}
 """Of requests that were taken and could not be served to their end."""
 
+FAULT = "the service failed; its log says why"
+
 RETRY_AFTER = "1"
 """Seconds after which to try again where nobody knows better: places become free all the time."""
 
@@ -47,7 +49,7 @@ class Bugs:
             await self._app(scope, receive, sending)
         except Exception:
             if scope["type"] == "http" and not begun:
-                body = error_body("the service failed; its log says why", "server_error", code="internal_error")
+                body = error_body(FAULT, "server_error", code="internal_error")
                 await JSONResponse(body, 500)(scope, receive, send)
             raise
 
@@ -60,9 +62,14 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return described | {"4XX": {"model": ErrorBody, "description": "Refused"}}
 
 
+def reason(event: Failed) -> str:
+    """Why a generation failed, in words for its client: a fault of ours is in the log and nobody else's business."""
+    return FAULT if event.code == "internal_error" else event.message
+
+
 def failure(event: Failed) -> dict[str, Any]:
     """A failed generation as an error object."""
-    return error_body(event.message, "server_error", code=event.code)
+    return error_body(reason(event), "server_error", code=event.code)
 
 
 def failed(event: Failed) -> JSONResponse:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from victorian.config import ServiceConfig
 from victorian.engine.request import Event, Request
 from victorian.errors import OverloadedError, RequestError, ServiceError, VictorianError
+from victorian.service.answers import FAULT
 from victorian.service.callers import Caller, price
 from victorian.service.incoming import incoming
 from victorian.service.logs import REFUSED, fields
@@ -200,11 +201,10 @@ class Conversation:
                     await self._outbox.send(*(event_message(generation, event, request, encoding) for event in events))
         except (StalledError, WebSocketDisconnect):
             return  # leaving the stream has cancelled the request; the main line hears of it too
-        except Exception as error:  # a bug of ours ends one generation, and its client is told
+        except Exception:  # a bug of ours ends one generation, and its client is told
             logger.exception("a generation could not be sent")
-            problem = f"{type(error).__name__}: {error}"
             with contextlib.suppress(StalledError, WebSocketDisconnect):
-                await self._outbox.send(ErrorMessage(code="internal_error", message=problem, id=generation))
+                await self._outbox.send(ErrorMessage(code="internal_error", message=FAULT, id=generation))
         finally:
             del self._generations[generation]
             self._heard = self._loop.time()

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from victorian.config import ServiceConfig, bounds, first_problem
 from victorian.engine.request import MAX_LOGPROBS, Completed, Event, Failed, Request, TokenEvent
 from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError, VictorianError
-from victorian.service.answers import RETRY_AFTER
+from victorian.service.answers import RETRY_AFTER, reason
 from victorian.service.models import Models
 from victorian.service.protocol import (
     Alternative,
@@ -59,7 +59,7 @@ def event_message(
         case Completed():
             return _complete_message(generation, event, request)
         case Failed():
-            return ErrorMessage(code=event.code, message=event.message, id=generation)
+            return ErrorMessage(code=event.code, message=reason(event), id=generation)
     raise AssertionError("no socket asks how likely its prompt was")
 
 
