@@ -134,14 +134,14 @@ class Ours:
         config = EngineConfig.model_validate({"max_running": streams, "precision": self._precision})
         return Engine(self._artifact.model, self._artifact.encoding, config)
 
-    def decode(self, streams: int) -> float:
+    def decode(self, streams: int, new: int = NEW) -> float:
         """Tokens that came while all streams were decoding, a second: after the last prompt, before the first end."""
         speed = 0.0
         with self._engine(streams) as engine:
             for seed in range(2):
                 times: list[list[float]] = [[] for _ in range(streams)]
                 prompts = random_prompts(seed, streams, PROMPT, self._artifact.encoding.size)
-                run(engine, prompts, NEW, LIKELIEST, partial(_note_time, times))
+                run(engine, prompts, new, LIKELIEST, partial(_note_time, times))
                 began, ended = max(t[0] for t in times), min(t[-1] for t in times)
                 speed = sum(began < moment <= ended for t in times for moment in t) / (ended - began)
         return speed

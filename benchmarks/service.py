@@ -1,7 +1,8 @@
 """Claim: a service costs little over its engine: with 1 and 16 streams, over SSE and over the WebSocket.
 
-Peer: our engine alone, in a process of its own. GPT-2's 124M shape with random weights; prompts of 32 random tokens,
-128 new ones, all streams at once. Speed is tokens a second while all streams decode; the time to the first token is
+Peer: our engine alone, in a process of its own, without Ray on the machine; and, to tell what Ray takes by being there,
+the same engine beside a service that nobody asks. GPT-2's 124M shape with random weights; prompts of 32 random tokens,
+512 new ones, all streams at once. Speed is tokens a second while all streams decode; the time to the first token is
 from asking until the client has it. A service is started anew in each round and asked once before it is measured.
 
     .venv/bin/python benchmarks/service.py [--rounds 5] [--precision int8] [--haproxy]
@@ -17,7 +18,7 @@ from pathlib import Path
 import tyro
 from measure import alone, note, print_header, print_machine, print_row, ratios, spread
 from models import Models, write_models
-from peers import NEW, PROMPT, Ours, random_prompts
+from peers import PROMPT, Ours, random_prompts
 from serving import Way, read_all, served
 
 from victorian.config import Precision
@@ -25,11 +26,14 @@ from victorian.model.gpt2 import GPT
 from victorian.recipes import GPT2_124M
 
 WAYS: tuple[Way, ...] = ("sse", "websocket")
+NEW = 512
+"""Tokens of a text: a stream of its own writes for two seconds, in which its beginning does not count for much."""
+BESIDE = "engine beside a service that nobody asks"
 
 
 def engine_alone(folder: str, precision: str, streams: int) -> float:
     """Tokens a second of the engine without a service."""
-    return Ours(Models(Path(folder)), precision).decode(streams)
+    return Ours(Models(Path(folder)), precision).decode(streams, NEW)
 
 
 def through_service(url: str, way: Way, streams: int, seed: int) -> tuple[float, list[float]]:
@@ -73,6 +77,10 @@ def main(
                 note(f"round {number + 1} of {rounds}: engine, streams: {count}")
                 speeds.setdefault(("engine", count), []).append(alone(engine_alone, folder, precision, count))
             with served(directory, {"engine": {"precision": precision, "max_running": max(streams)}}) as service:
+                for count in streams:
+                    note(f"round {number + 1} of {rounds}: engine beside the service, streams: {count}")
+                    beside = alone(engine_alone, folder, precision, count)
+                    speeds.setdefault((BESIDE, count), []).append(beside)
                 for count in streams:
                     for way in WAYS:
                         note(f"round {number + 1} of {rounds}: {way}, streams: {count}")

@@ -84,7 +84,7 @@ class EngineConfig(Section):
     """Tokens of prompts that one step reads at the most: how long a prompt can hold the others up."""
     max_unread: int = Field(4096, ge=1)
     """Tokens that are kept for a reader who does not take them; with one more the request is cancelled."""
-    gather_seconds: float = Field(0.05, ge=0, le=1)
+    gather_seconds: float = Field(0.1, ge=0, le=1)
     """For which tokens after the first are kept for a client, to be sent together; 0 sends each when it is drawn."""
     batch_invariant: bool = False
     """Start only where a request's logits are the same bits whoever its neighbours are: with our own kernels."""
