@@ -36,13 +36,13 @@ def engine_alone(folder: str, precision: str, streams: int) -> float:
     return Ours(Models(Path(folder)), precision).decode(streams, NEW)
 
 
-def through_service(url: str, way: Way, streams: int, seed: int) -> tuple[float, list[float]]:
+def through_service(url: str, way: Way, streams: int, seed: int, new: int) -> tuple[float, list[float]]:
     """Tokens a second as clients see them, and each client's seconds to the first one."""
     prompts = random_prompts(seed, streams, PROMPT, GPT2_124M.tokens.ranks)
-    greedy = {"max_tokens": NEW, "min_tokens": NEW, "temperature": 0, "repetition_penalty": 1}
+    greedy = {"max_tokens": new, "min_tokens": new, "temperature": 0, "repetition_penalty": 1}
     readings = asyncio.run(read_all(url, way, [{"prompt": prompt, **greedy} for prompt in prompts]))
-    if not all(reading.ended and len(reading.moments) == NEW for reading in readings):
-        raise SystemExit(f"expected {NEW} tokens for each reader, got {[len(r.moments) for r in readings]}")
+    if not all(reading.ended and len(reading.moments) == new for reading in readings):
+        raise SystemExit(f"expected {new} tokens for each reader, got {[len(r.moments) for r in readings]}")
     began, ended = max(r.moments[0] for r in readings), min(r.moments[-1] for r in readings)
     tokens = sum(began < moment <= ended for r in readings for moment in r.moments)
     return tokens / (ended - began), [r.moments[0] - r.asked for r in readings]
@@ -84,8 +84,8 @@ def main(
                 for count in streams:
                     for way in WAYS:
                         note(f"round {number + 1} of {rounds}: {way}, streams: {count}")
-                        for seed in range(2):
-                            speed, first = alone(through_service, service.url, way, count, seed)
+                        for seed, new in enumerate((NEW // 4, NEW)):
+                            speed, first = alone(through_service, service.url, way, count, seed, new)
                         speeds.setdefault((way, count), []).append(speed)
                         waits.setdefault((way, count), []).extend(first)
     print_header(f"{precision}, median of {rounds}", "tokens/s", "of the engine's", "first token p50, ms", "p95", "p99")

@@ -173,6 +173,7 @@ async def read_events(http: httpx2.AsyncClient, body: Mapping[str, Any]) -> Read
             if answer.status_code != 200:
                 reading.refused = answer.status_code
                 reading.moments.append(time.monotonic())
+                await answer.aread()  # as every client does, so that the connection is good for another request
                 return reading
             async for line in answer.aiter_lines():
                 if line == "data: [DONE]":

@@ -20,7 +20,7 @@ from victorian.config import (
     SamplingParameters,
     ServiceConfig,
 )
-from victorian.errors import ArtifactError, OverloadedError
+from victorian.errors import ArtifactError, ConfigError, OverloadedError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
 
@@ -104,6 +104,15 @@ def test_a_full_house_is_told_on_both_ways_in(url: str) -> None:
             list(client.stream("It"))
         stream.close()
     assert free_within(url)
+
+
+def test_a_cluster_whose_service_listens_elsewhere_is_not_taken_for_one_that_moved(
+    url: str, toy_artifact: Path, free_port: Callable[[], int]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"listens at {url.removeprefix('http://')} already"):
+        start(ServiceConfig(), models(toy_artifact), "127.0.0.1", free_port())
+    with Client(url) as client:
+        assert client.models() == ["toy"]
 
 
 def test_models_health_and_readiness(url: str) -> None:

@@ -1,5 +1,6 @@
 """Reads a service's `/metrics` as Prometheus does."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx2
@@ -31,8 +32,8 @@ class Scrape:
         return Scrape({key: value - before.samples.get(key, 0) for key, value in self.samples.items()})
 
 
-def scrape(url: str) -> Scrape:
-    answer = httpx2.get(f"{url}/metrics", headers={"Accept": ACCEPT})
+def scrape(url: str, headers: Mapping[str, str] | None = None) -> Scrape:
+    answer = httpx2.get(f"{url}/metrics", headers={"Accept": ACCEPT, **(headers or {})})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     families = text_string_to_metric_families(answer.text)
     return Scrape(

@@ -13,6 +13,7 @@ from websockets.typing import Origin
 
 from tests.running_service import Service, soon
 from tests.service.conftest import BODY, FEW, Keys, Start, bearer, generate, open_socket, receive, turned_away
+from tests.service.scraping import scrape
 from victorian.client import Client
 from victorian.config import AccessConfig
 from victorian.errors import OverloadedError
@@ -119,6 +120,21 @@ class TestLimits:
                 assert (await spend(quota, later)).allowed
 
         asyncio.run(check())
+
+    def test_whoever_is_not_let_in_is_counted(self, start: Start, keys: Keys) -> None:
+        with start(keys_file=str(keys.file), requests_per_minute=1) as service:
+            url = f"{service.url}/v1/models"
+            foreign = {"Origin": "https://elsewhere.example"}
+            asking = [bearer("vk-wrong"), bearer(keys.reader) | foreign, bearer(keys.reader), bearer(keys.reader)]
+            assert [httpx2.get(url, headers=one).status_code for one in asking] == [401, 403, 200, 429]
+            with open_socket(service) as socket:
+                assert turned_away(socket) == ("unauthorized", 1008)
+            told = scrape(service.url, bearer(keys.admin))
+            counts = {
+                reason: told.value("admission_rejections_total", model_name="", reason=reason)
+                for reason in ("unauthorized", "rate_limited")
+            }
+            assert counts == {"unauthorized": 3, "rate_limited": 1}
 
     def test_without_keys_everybody_shares_one_minute(self, start: Start) -> None:
         with start(requests_per_minute=1) as service:

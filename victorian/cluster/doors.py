@@ -39,6 +39,24 @@ def proxy_host() -> str | None:
     return host
 
 
+def require_address(host: str, port: int) -> None:
+    """Whether the running Serve listens where it was to: it never moves, and only warns of that.
+
+    Raises:
+        ConfigError: if it listens elsewhere, as it does where a cluster that was joined had one.
+    """
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None, "it raises where Serve does not run"
+    listens = client.http_config
+    if (listens.host, listens.port) != (host, port):
+        raise ConfigError(
+            f"this cluster's Serve listens at {listens.host}:{listens.port} already and cannot be moved to "
+            f"{host}:{port}: bring the model onto it with `serve deploy`, or end it with `serve shutdown` before"
+        )
+
+
 def with_absolute_paths(config: ServiceConfig) -> ServiceConfig:
     """The same for a replica, which has another working directory."""
     if config.access.keys_file is None:

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentBroadcastResponse
 from ray.serve.schema import LoggingConfig
 
 from victorian.artifact import find_artifact
-from victorian.cluster.doors import proxy_host, require_closed_doors, with_absolute_paths
+from victorian.cluster.doors import proxy_host, require_address, require_closed_doors, with_absolute_paths
 from victorian.cluster.metrics import RayMeter
 from victorian.cluster.replica import leaving
 from victorian.config import ModelsConfig, ServiceConfig
@@ -116,7 +116,11 @@ def build_app(arguments: ServiceConfig) -> serve.Application:
 
 
 def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> None:
-    """Serve models in this session's cluster; returns when they answer."""
+    """Serve models in this session's cluster; returns when they answer.
+
+    Raises:
+        ConfigError: if Serve runs there and listens elsewhere, or if others would be let in without keys.
+    """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says what there is to say
     # Found here, where relative paths mean what they say.
     config = with_absolute_paths(config)
@@ -124,6 +128,7 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     found = [one.model_copy(update={"artifact": find_artifact(one.artifact)}) for one in models.models]
     user_config = ModelsConfig(models=tuple(found)).model_dump()
     serve.start(http_options=HTTPOptions(host=host, port=port))
+    require_address(host, port)
     deployment = Deployment.options(user_config=user_config)  # type: ignore[attr-defined]
     quiet = LoggingConfig(enable_access_log=False)  # the application has a line of its own for each request
     application = deployment.bind(config.model_dump())

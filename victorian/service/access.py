@@ -7,7 +7,7 @@ looks at how a request begins and hands everything else on as it comes: streams 
 import contextlib
 import logging
 from collections import Counter
-from typing import Literal
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -19,10 +19,13 @@ from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from victorian.config import AccessConfig
+from victorian.errors import AuthenticationError, OverloadedError
 from victorian.service.callers import ANYONE, Caller, Quota
+from victorian.service.incoming import incoming
 from victorian.service.keys import Key, Keyring, Scope
 from victorian.service.logs import REFUSED, fields
-from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, ErrorMessage, error_body
+from victorian.service.protocol import MAX_HEADER_BYTES, CloseCode, error_body
+from victorian.service.socket_messages import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +36,13 @@ ADMIN = ("/metrics", "/admin")
 
 SUBPROTOCOL, BEARER = "victorian", "bearer."
 
+Refuse = Callable[[Exception], None]
+"""Is told of everybody who is not let in, by what that would have raised further in."""
 
-def guard(app: FastAPI, config: AccessConfig, keyring: Keyring) -> None:
+
+def guard(app: FastAPI, config: AccessConfig, keyring: Keyring, refuse: Refuse) -> None:
     """Put the doors in front of an application."""
-    app.add_middleware(Access, config=config, keyring=keyring)
+    app.add_middleware(Access, config=config, keyring=keyring, refuse=refuse)
     if config.origins:  # outermost: a page may read a refusal too, and its preflight carries no key
         app.add_middleware(
             CORSMiddleware,
@@ -57,8 +63,9 @@ def scope_for(path: str) -> Scope | None:
 class Access:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, config: AccessConfig, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, config: AccessConfig, keyring: Keyring, refuse: Refuse) -> None:
         self._app = app
+        self._refuse = refuse
         self._config = config
         self._keyring = keyring
         self._quota = Quota(config)
@@ -87,11 +94,11 @@ class Access:
         elif needed is None:
             answer = self._app
         elif not self._own_or_allowed(headers):
-            answer = _refused(403, _foreign(headers), "origin_not_allowed")
+            answer = self._unauthorized(403, _foreign(headers), "origin_not_allowed")
         elif key is None:
-            answer = _refused(401, _UNKNOWN_KEY, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
+            answer = self._unauthorized(401, _UNKNOWN_KEY, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
         elif needed not in key.scopes:
-            answer = _refused(403, _out_of_scope(needed), "missing_scope")
+            answer = self._unauthorized(403, _out_of_scope(needed), "missing_scope")
         else:
             answer = self._app
             caller = self._introduce(scope, key)
@@ -99,6 +106,7 @@ class Access:
             if spent := await self._quota.spend(key.name):
                 caller.headers.extend(spent.headers)
                 if not spent.allowed:
+                    self._refuse(OverloadedError(spent.refusal, code="rate_limited"))
                     retry = {"Retry-After": str(spent.retry_after)}
                     answer = _refused(429, spent.refusal, "rate_limit_exceeded", retry, "rate_limit_error")
         await answer(scope, receive, send)
@@ -116,13 +124,14 @@ class Access:
         socket = WebSocket(scope, receive, send)
         sane = scope["path"].isprintable() and _header_bytes(scope) <= MAX_HEADER_BYTES
         if not sane or not self._own_or_allowed(headers):
+            self._refuse(AuthenticationError("a page of another origin"))
             await socket.close(CloseCode.POLICY_VIOLATION)
         elif key is None:
-            await _turn_away(socket, "unauthorized", _UNKNOWN_KEY)
+            await self._turn_away(socket, AuthenticationError(_UNKNOWN_KEY))
         elif needed is not None and needed not in key.scopes:
-            await _turn_away(socket, "unauthorized", _out_of_scope(needed))
+            await self._turn_away(socket, AuthenticationError(_out_of_scope(needed)))
         elif (most := self._crowded(key)) is not None:
-            await _turn_away(socket, "overloaded", f"{most}: try again in a moment")
+            await self._turn_away(socket, OverloadedError(f"{most}: try again in a moment"))
         else:
             self._introduce(scope, key)
             self._sockets[key.name] += 1
@@ -130,6 +139,25 @@ class Access:
                 await self._app(scope, receive, send)
             finally:
                 self._sockets[key.name] -= 1
+
+    def _unauthorized(
+        self, status: int, message: str, code: str, headers: dict[str, str] | None = None
+    ) -> JSONResponse:
+        self._refuse(AuthenticationError(message))
+        return _refused(status, message, code, headers)
+
+    async def _turn_away(self, socket: WebSocket, error: AuthenticationError | OverloadedError) -> None:
+        """Let somebody in, say why they cannot stay, and close."""
+        self._refuse(error)
+        refused = refusal(None, error)
+        logger.warning(
+            "socket refused", extra=fields(status=REFUSED, path=socket.scope["path"][:200], **incoming().refusal)
+        )
+        with contextlib.suppress(WebSocketDisconnect):
+            await socket.accept()
+            await socket.send_text(refused.model_dump_json(exclude_none=True))
+            full = isinstance(error, OverloadedError)
+            await socket.close(CloseCode.TRY_AGAIN_LATER if full else CloseCode.POLICY_VIOLATION, refused.code)
 
     def _key(self, secret: str | None) -> Key | None:
         if not self._keyring.on:
@@ -224,12 +252,3 @@ def _choosing(send: Send, subprotocol: str) -> Send:
         await send(message)
 
     return choosing
-
-
-async def _turn_away(socket: WebSocket, code: Literal["unauthorized", "overloaded"], message: str) -> None:
-    """Let somebody in, say why they cannot stay, and close."""
-    logger.warning("socket refused", extra=fields(status=REFUSED, reason=code, path=socket.scope["path"][:200]))
-    with contextlib.suppress(WebSocketDisconnect):
-        await socket.accept()
-        await socket.send_text(ErrorMessage(code=code, message=message).model_dump_json(exclude_none=True))
-        await socket.close(CloseCode.TRY_AGAIN_LATER if code == "overloaded" else CloseCode.POLICY_VIOLATION, code)

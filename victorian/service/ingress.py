@@ -34,7 +34,7 @@ def create_app(models: Models, config: ServiceConfig, observer: Observer | None 
     app.add_middleware(BodyLimit)
     app.add_middleware(Bugs)
     answer_errors(app)
-    guard(app, config.access, Keyring(config.access.keys_file, service_keys()))
+    guard(app, config.access, Keyring(config.access.keys_file, service_keys()), models.refuse)
     app.include_router(completions(models, config))
     app.include_router(encoding(models))
     app.include_router(monitoring(models, observer, config.observe))
