@@ -8,7 +8,7 @@ Peer: none; a crowd's figures stand beside those of the same service with as man
   then ten times as many requests a second as were served, come what may.
 - kill: `tiny`, two replicas, readers on both; one gets SIGKILL. Readers use our client, without retries.
 
-    .venv/bin/python benchmarks/crowds.py [--cases streams overload kill] [--minutes 5] [--front]
+    .venv/bin/python benchmarks/crowds.py [--cases streams overload kill] [--minutes 5] [--front] [--waiting 4]
 """
 
 import asyncio
@@ -167,7 +167,7 @@ async def over_capacity(url: str, trust: str | None, a_second: float, seconds: f
         return list(await asyncio.gather(*tasks))
 
 
-def overload(minutes: float, front: bool, places: int = 16, waiting: int = 4) -> None:
+def overload(minutes: float, front: bool, waiting: int, places: int = 16) -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
         engine = {"max_running": places, "max_waiting": waiting, "precision": "int8"}
         service = held.enter_context(served(directory(folder, GPT2_124M), {"engine": engine}))
@@ -182,7 +182,11 @@ def overload(minutes: float, front: bool, places: int = 16, waiting: int = 4) ->
     refused = [r.moments[0] - r.asked for r in crowd if r.refused == 429]
     seconds = [_seconds(readings) for readings in (usual, [r for r in accepted if r.ended])]
     way = "behind the front proxy" if front else "behind Serve's proxy"
-    print_header(f"124M, int8, {places} places, {rate:.0f} requests/s, {way}", "at capacity", "ten times that")
+    print_header(
+        f"124M, int8, {places} places, {waiting} may wait, {rate:.0f} requests/s, {way}",
+        "at capacity",
+        "ten times that",
+    )
     print_row("requests", len(usual), len(crowd))
     print_row("served to the end", len(seconds[0]), len(seconds[1]))
     print_row("neither served nor refused with 429", 0, len(crowd) - len(seconds[1]) - len(refused))
@@ -258,13 +262,14 @@ def kill(seconds: float = 30.0, readers: int = 16) -> None:
         note(f"{at:.2f} s after: {why}")
 
 
-def main(cases: tuple[str, ...] = CASES, minutes: float = 5.0, front: bool = False) -> None:
+def main(cases: tuple[str, ...] = CASES, minutes: float = 5.0, front: bool = False, waiting: int = 4) -> None:
     """Measure what crowds get.
 
     Args:
         cases: streams, overload, kill.
         minutes: Of 200 streams; the overload has two fifths of it.
         front: Have deploy/haproxy.cfg in front in the overload, and refuse what is too much.
+        waiting: Requests that may wait for a place in the overload.
     """
     if unknown := [case for case in cases if case not in CASES]:
         raise SystemExit(f"expected cases of {', '.join(CASES)}, got {', '.join(unknown)}")
@@ -272,7 +277,7 @@ def main(cases: tuple[str, ...] = CASES, minutes: float = 5.0, front: bool = Fal
     if "streams" in cases:
         many_streams(minutes)
     if "overload" in cases:
-        overload(minutes * 0.4, front)
+        overload(minutes * 0.4, front, waiting)
     if "kill" in cases:
         kill()
 
