@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx2
 import openai
+import psutil
 import pytest
 from websockets.sync.client import connect
 
@@ -113,6 +114,28 @@ def test_a_cluster_whose_service_listens_elsewhere_is_not_taken_for_one_that_mov
         start(ServiceConfig(), models(toy_artifact), "127.0.0.1", free_port())
     with Client(url) as client:
         assert client.models() == ["toy"]
+
+
+def test_what_a_replica_opens_to_every_interface_asks_for_rays_token(url: str) -> None:
+    """Serve has a gRPC server in each replica, on every interface, that unpickles what it is sent."""
+    import grpc
+    from ray.serve.generated.serve_pb2 import ASGIRequest
+    from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
+
+    family = psutil.Process().children(recursive=True)
+    [replica] = [one for one in family if "ServeReplica:victorian" in " ".join(one.cmdline())]
+    doors = {
+        one.laddr.port
+        for one in replica.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and not one.laddr.ip.endswith("127.0.0.1")
+    }
+    answers = set()
+    for door in doors:
+        with grpc.insecure_channel(f"127.0.0.1:{door}") as channel, pytest.raises(grpc.RpcError) as refused:
+            ASGIServiceStub(channel).HandleRequest(ASGIRequest(pickled_request_metadata=b"no pickle"), timeout=10)
+        answers.add(refused.value.code())
+    assert grpc.StatusCode.UNAUTHENTICATED in answers
+    assert answers <= {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
 
 
 def test_models_health_and_readiness(url: str) -> None:
