@@ -28,8 +28,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     # Ray lowers its workers to niceness 15: training and replies would wait for whatever else runs on the machine.
     "RAY_worker_niceness": "0",
-    # Serve's controller looks around ten times a second by default, which with what it asks of others is a fortieth of
-    # a core, taken from the network.
+    # Serve's controller looks around ten times a second by default, which with what it asks of others takes some
+    # three hundredths of a core from the network.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     # Prints of workers would appear twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
