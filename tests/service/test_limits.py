@@ -129,12 +129,16 @@ class TestLimits:
             assert [httpx2.get(url, headers=one).status_code for one in asking] == [401, 403, 200, 429]
             with open_socket(service) as socket:
                 assert turned_away(socket) == ("unauthorized", 1008)
+            with pytest.raises(InvalidStatus):  # of a path that is none, which is not counted
+                connect(service.socket_url + "%0A", additional_headers=bearer(keys.reader))
+            with pytest.raises(InvalidStatus):
+                connect(service.socket_url, origin=Origin("https://elsewhere.example"))
             told = scrape(service.url, bearer(keys.admin))
             counts = {
                 reason: told.value("admission_rejections_total", model_name="", reason=reason)
                 for reason in ("unauthorized", "rate_limited")
             }
-            assert counts == {"unauthorized": 3, "rate_limited": 1}
+            assert counts == {"unauthorized": 4, "rate_limited": 1}
 
     def test_without_keys_everybody_shares_one_minute(self, start: Start) -> None:
         with start(requests_per_minute=1) as service:

@@ -123,8 +123,10 @@ class Access:
             send = _choosing(send, SUBPROTOCOL)
         socket = WebSocket(scope, receive, send)
         sane = scope["path"].isprintable() and _header_bytes(scope) <= MAX_HEADER_BYTES
-        if not sane or not self._own_or_allowed(headers):
-            self._refuse(AuthenticationError("a page of another origin"))
+        if not sane:
+            await socket.close(CloseCode.POLICY_VIOLATION)
+        elif not self._own_or_allowed(headers):
+            self._refuse(AuthenticationError(_foreign(headers)))
             await socket.close(CloseCode.POLICY_VIOLATION)
         elif key is None:
             await self._turn_away(socket, AuthenticationError(_UNKNOWN_KEY))

@@ -16,6 +16,7 @@ STATUSES = {"deadline_exceeded": 504, "slow_reader": 503, "internal_error": 500,
 """Of requests that were taken and could not be served to their end."""
 
 FAULT = "the service failed; its log says why"
+"""All that a client hears of a fault of ours."""
 
 RETRY_AFTER = "1"
 """Seconds after which to try again where nobody knows better: places become free all the time."""
