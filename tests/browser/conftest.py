@@ -171,6 +171,7 @@ def open_desk(browser: Browser, desk_address: str) -> Iterator[Open]:
             opened.append(sheet)
             sheet.page.goto(at)
             expect(sheet.area).to_be_visible(timeout=60_000)
+            sheet.settled()
             return sheet
 
         yield visit

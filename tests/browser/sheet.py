@@ -77,6 +77,23 @@ class Sheet:
         """Wait until a passage has ended and the page shows it."""
         expect(self.account).to_contain_text(re.compile("It reached its length|It was stopped|It came to its end"))
         expect(self.button("Continue")).to_be_enabled()
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until the page's run is over and what it changed has come to rest.
+
+        A run shows what it made piece by piece, and a browser that is busy may have only the first of it.
+        """
+        expect(self.page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        self._at_rest()
+
+    def _at_rest(self) -> None:
+        """Wait until no colour is on its way to another; the caret of what is being written blinks on."""
+        self.page.evaluate(
+            """() => Promise.allSettled(
+                document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)
+            )"""
+        )
 
     def middle(self, place: Locator) -> tuple[float, float]:
         """Of the last line of something that is drawn anew again and again, where it is now: a word may be on two."""
@@ -90,6 +107,7 @@ class Sheet:
 
     def findings(self) -> list[str]:
         """What axe finds serious or critical."""
+        self._at_rest()
         found = Axe().run(self.page).response["violations"]
         return [
             f"{finding['id']}: {node['target']} {node['failureSummary']}"
