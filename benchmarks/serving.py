@@ -175,11 +175,12 @@ async def read_events(http: httpx2.AsyncClient, body: Mapping[str, Any]) -> Read
                 reading.moments.append(time.monotonic())
                 await answer.aread()  # as every client does, so that the connection is good for another request
                 return reading
-            async for line in answer.aiter_lines():
-                if line == "data: [DONE]":
-                    reading.ended = True
-                elif '"finish_reason":null' in line:
-                    reading.moments.append(time.monotonic())
+            left = b""
+            async for some in answer.aiter_raw():
+                *events, left = (left + some).split(b"\n\n")
+                tokens = sum(b'"finish_reason":null' in event for event in events)
+                reading.moments.extend([time.monotonic()] * tokens)
+                reading.ended |= b"data: [DONE]" in events
     return reading
 
 

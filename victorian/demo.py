@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from types import FrameType
 
 from rich.console import Console
@@ -34,6 +34,9 @@ HOST = "127.0.0.1"
 PROMPT = "The old house stood"
 PASSAGE = SamplingParameters(temperature=0.8, max_tokens=220, seed=1837)
 """Cooler than the default: a model of a few minutes is sure of little."""
+
+PAGE_SECONDS = 60
+"""For which the writing desk is waited for; its link is given then all the same."""
 
 
 def demo(corpus: str, recipe: Recipe, output: str, init_from: str | None, once: bool, port: int, app_port: int) -> None:
@@ -162,7 +165,7 @@ def require_free_port(host: str, port: int) -> None:
 
 @contextmanager
 def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The Streamlit page as a process of its own, for as long as the context lasts."""
+    """The Streamlit page as a process of its own, for as long as the context lasts; it listens when that begins."""
     script = Path(__file__).parent / "client" / "streamlit_app.py"
     options = {
         "server.address": HOST,
@@ -181,6 +184,9 @@ def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         start_new_session=True,  # a terminal's Ctrl-C is for this process, which ends the page in order
     )
     try:
+        until = monotonic() + PAGE_SECONDS
+        while not _listens(port) and process.poll() is None and monotonic() < until:
+            sleep(0.1)
         yield process
     finally:
         process.terminate()
@@ -189,6 +195,11 @@ def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 @contextmanager

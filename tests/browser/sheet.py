@@ -1,7 +1,6 @@
 """The writing desk in its own process, and what somebody does and sees who writes on it."""
 
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.running_service import soon
 from victorian.demo import streamlit_page
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -19,13 +17,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 @contextmanager
 def desk_process(url: str, port: int) -> Iterator[str]:
     """The desk as `victorian app` starts it, once it answers; its address."""
-
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
     with streamlit_page(url, port):
-        assert soon(answers, 60)
         yield f"http://127.0.0.1:{port}"
 
 

@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.engine.engine import Engine, complete
-from victorian.engine.mailbox import AsyncMailbox, Mailbox, SlowReaderError
+from victorian.engine.mailbox import LONGEST_TURN, AsyncMailbox, Mailbox, SlowReaderError, Turns
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
 from victorian.errors import RequestError, ServiceError
 
@@ -198,7 +199,7 @@ def test_a_reader_with_a_loop_is_told_of_the_first_token_at_once_and_of_the_othe
     end = Failed("no reason")
 
     async def main() -> list[list[Event]]:
-        mailbox = AsyncMailbox(10, gather_seconds=1e9)  # a turn that does not end
+        mailbox = AsyncMailbox(10, Turns(1e9))  # one that does not end
         seen = []
         left = [*tokens, end]
         mailbox.put(left.pop(0))
@@ -214,7 +215,7 @@ def test_a_reader_with_a_loop_is_told_of_the_first_token_at_once_and_of_the_othe
 
 def test_a_reader_with_a_loop_is_told_again_when_a_new_turn_begins() -> None:
     async def main() -> list[int]:
-        mailbox = AsyncMailbox(10_000, gather_seconds=0.02)
+        mailbox = AsyncMailbox(10_000, Turns(0.02))
         stream = mailbox.read(lambda: None)
         counts = []
         for _ in range(3):
@@ -230,9 +231,39 @@ def test_a_reader_with_a_loop_is_told_again_when_a_new_turn_begins() -> None:
     assert whole_turn > 1
 
 
+def test_a_turn_is_the_longer_the_more_read_but_never_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("victorian.engine.mailbox.time", SimpleNamespace(monotonic=lambda: now))
+    turns = Turns(0.1, messages=64)
+
+    async def read() -> None:
+        nonlocal now
+        assert turns.length == 0.1
+        streams = []
+        for count, seconds in ((6, 0.1), (16, 0.25), (100, LONGEST_TURN)):
+            while len(streams) < count:
+                mailbox = AsyncMailbox(10, turns)
+                streams.append(mailbox.read(lambda: None))
+                mailbox.put(TokenEvent(0, 1, "a"))
+                await anext(streams[-1])
+            assert turns.length == seconds
+            now += 1
+            begun = turns.number()
+            now += seconds * 0.99
+            assert turns.number() == begun
+            now += seconds * 0.02
+            assert turns.number() != begun
+        for stream in streams:
+            await stream.aclose()
+        assert turns.length == 0.1
+
+    asyncio.run(read())
+    assert Turns(0, messages=1).number() is None
+
+
 def test_a_mailbox_outlives_the_loop_of_its_reader() -> None:
     async def make() -> AsyncMailbox:
-        return AsyncMailbox(5)
+        return AsyncMailbox(5, Turns())
 
     asyncio.run(make()).put(TokenEvent(0, 1, "a"))
 

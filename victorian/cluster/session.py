@@ -31,6 +31,9 @@ _ENVIRONMENT = {
     # Serve's controller looks around ten times a second by default, which with what it asks of others takes some
     # three hundredths of a core from the network.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # The log monitor would list its folder ten times a second, not twice; the dashboard measure itself every 5 seconds.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",
+    "METRICS_RECORD_INTERVAL_S": "60",
     # Prints of workers would appear twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Keeps a warning off every worker without a GPU; the new behaviour is the one we want.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,6 +12,9 @@ from functools import partial
 
 from victorian.config import SamplingParameters
 from victorian.engine.request import Deliver, Event, PromptEvent, Request, TokenEvent
+
+LONGEST_TURN = 0.5
+"""Seconds for which tokens are kept at the most because many read."""
 
 
 class SlowReaderError(Exception):
@@ -66,42 +70,82 @@ class Mailbox:
                 leave()
 
 
+class Turns:
+    """Moments at which all readers of an engine are told what came since the last one.
+
+    A loop that is woken for every token takes the interpreter, and a core, from the network as often; and a message to
+    a client costs the same whether it brings one token or twenty. So the more readers there are, the longer a turn is.
+
+    Args:
+        seconds: length of a turn at the least; 0 tells of every token at once, however many read.
+        messages: to all readers together a second, above which a turn is longer; a turn is `LONGEST_TURN` at the most.
+    """
+
+    def __init__(self, seconds: float = 0, messages: float = math.inf) -> None:
+        self._seconds = seconds
+        self._messages = messages
+        self._readers: set[AsyncMailbox] = set()
+        self._number = 0
+        self._ends = -math.inf
+
+    def number(self) -> int | None:
+        """Of the turn that it is now; None where there are none."""
+        if not self._seconds:
+            return None
+        now = time.monotonic()
+        if now >= self._ends:
+            self._number += 1
+            self._ends = now + self.length
+        return self._number
+
+    @property
+    def length(self) -> float:
+        """Of a turn that begins now, in seconds."""
+        return max(self._seconds, min(LONGEST_TURN, len(self._readers) / self._messages))
+
+    @contextlib.contextmanager
+    def reading(self, mailbox: "AsyncMailbox") -> Iterator[None]:
+        """Somebody reads for as long as the block."""
+        self._readers.add(mailbox)
+        try:
+            yield
+        finally:
+            self._readers.discard(mailbox)
+
+
 class AsyncMailbox:
     """The same for a reader with an event loop, who is told of several tokens at once; made inside of that loop.
 
-    A loop that is woken for every token takes the interpreter, and a core, from the network as often. The first token
-    and the end are told at once, the others with the first that comes in a new turn. Turns begin for all mailboxes at
-    the same moments, so that a loop is woken once for all of them.
-
-    Args:
-        gather_seconds: length of a turn; 0 tells of every token at once.
+    The first token and the end are told at once, the others with the first that comes in a new turn. Turns begin for
+    all mailboxes of an engine at the same moments, so that a loop is woken once for all of them.
     """
 
-    def __init__(self, most: int, gather_seconds: float = 0) -> None:
+    def __init__(self, most: int, turns: Turns) -> None:
         self._loop = asyncio.get_running_loop()
         self._come = asyncio.Event()
         self._mailbox = Mailbox(most, self._tell)
-        self._seconds = gather_seconds
-        self._turn: float | None = None
+        self._turns = turns
+        self._turn: int | None = None
         self.put = self._mailbox.put
 
     async def read(self, leave: Callable[[], None]) -> AsyncGenerator[list[Event], None]:
         """Every event to the last, those together that came together; `leave` is called when the reader goes before."""
         ended = False
         try:
-            while not ended:
-                await self._come.wait()
-                self._come.clear()
-                if events := self._mailbox.take():
-                    ended = not isinstance(events[-1], PromptEvent | TokenEvent)
-                    yield events
+            with self._turns.reading(self):
+                while not ended:
+                    await self._come.wait()
+                    self._come.clear()
+                    if events := self._mailbox.take():
+                        ended = not isinstance(events[-1], PromptEvent | TokenEvent)
+                        yield events
         finally:
             if not ended:
                 leave()
 
     def _tell(self, event: Event) -> None:
-        if self._seconds:
-            turn = time.monotonic() // self._seconds
+        turn = self._turns.number()
+        if turn is not None:
             if turn == self._turn and isinstance(event, TokenEvent):
                 return
             self._turn = None if isinstance(event, PromptEvent) else turn  # the first token is not waited for
@@ -114,8 +158,8 @@ class Streams(ABC):
 
     max_unread: int
     """Tokens that are kept for a reader who does not take them."""
-    gather_seconds: float
-    """For which tokens after the first are kept for a reader with an event loop, to be told of together."""
+    turns: Turns
+    """When readers with an event loop are told of tokens after the first."""
 
     @abstractmethod
     def request(
@@ -176,4 +220,4 @@ class Streams(ABC):
 
     def mailbox(self) -> AsyncMailbox:
         """For one reader, on whose event loop this is called."""
-        return AsyncMailbox(self.max_unread, self.gather_seconds)
+        return AsyncMailbox(self.max_unread, self.turns)

@@ -27,7 +27,7 @@ class Succession(Streams):
         self._newest = engine
         self._earlier: list[Engine] = []
         self._closed = self._retired = False
-        self.max_unread, self.gather_seconds = engine.max_unread, engine.gather_seconds
+        self.max_unread, self.turns = engine.max_unread, engine.turns
 
     def replace(self, engine: Engine) -> None:
         """New requests go to this engine from now on; after `retire` or `close` it is closed instead."""
