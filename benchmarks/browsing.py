@@ -61,14 +61,7 @@ def desk_before(url: str) -> Iterator[str]:
     """The address of a writing desk for a service, once it answers."""
     port = free_port()
     with streamlit_page(url, port):
-        while not _answers(port):
-            time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic, perf_counter, sleep
 from types import FrameType
 
+import httpx2
 from rich.console import Console
 
 from victorian.artifact import artifact_uri, check_beginning, find_artifact, read_record
@@ -35,8 +36,8 @@ PROMPT = "The old house stood"
 PASSAGE = SamplingParameters(temperature=0.8, max_tokens=220, seed=1837)
 """Cooler than the default: a model of a few minutes is sure of little."""
 
-PAGE_SECONDS = 60
-"""For which the writing desk is waited for; its link is given then all the same."""
+PAGE_SECONDS = 120
+"""In which the writing desk has to answer."""
 
 
 def demo(corpus: str, recipe: Recipe, output: str, init_from: str | None, once: bool, port: int, app_port: int) -> None:
@@ -165,7 +166,11 @@ def require_free_port(host: str, port: int) -> None:
 
 @contextmanager
 def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The Streamlit page as a process of its own, for as long as the context lasts; it listens when that begins."""
+    """The Streamlit page as a process of its own, for as long as the context lasts; it answers when that begins.
+
+    Raises:
+        ServiceError: if it does not.
+    """
     script = Path(__file__).parent / "client" / "streamlit_app.py"
     options = {
         "server.address": HOST,
@@ -185,7 +190,11 @@ def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     )
     try:
         until = monotonic() + PAGE_SECONDS
-        while not _listens(port) and process.poll() is None and monotonic() < until:
+        while not _answers(f"http://{HOST}:{port}/_stcore/health"):
+            if process.poll() is not None:
+                raise ServiceError(f"the page ended by itself with code {process.returncode}")
+            if monotonic() > until:
+                raise ServiceError(f"the page did not answer within {PAGE_SECONDS} s")
             sleep(0.1)
         yield process
     finally:
@@ -197,9 +206,11 @@ def streamlit_page(url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx2.HTTPError:
+        return False
 
 
 @contextmanager

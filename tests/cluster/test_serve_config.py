@@ -15,7 +15,7 @@ from victorian.config import ModelsConfig, ModelSource, ServiceConfig
 TEXT = (ROOT / "serve_config.yaml").read_text()
 EXAMPLES = {
     "threads", "cache_tokens", "max_sockets_per_key", "keys_file", "requests_per_minute", "tokens_per_minute",
-    "origins", "traces_to", "name",
+    "origins", "traces_to", "name", "writes_per_second",
 }  # fmt: skip
 """Options that are nothing by default, so that a comment can only show what might stand there."""
 

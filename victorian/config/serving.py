@@ -86,9 +86,9 @@ class EngineConfig(Section):
     """Tokens that are kept for a reader who does not take them; with one more the request is cancelled."""
     gather_seconds: float = Field(0.1, ge=0, le=1)
     """For which tokens after the first are kept for a client, to be sent together; 0 sends each when it is drawn."""
-    messages_per_second: float | None = Field(None, gt=0)
-    """To all clients of a model together; where they would be more, tokens are kept for longer, but never for more than
-    half a second. By default 32 for each core, since a message costs a core the same whether it brings one token or
+    writes_per_second: float | None = Field(None, gt=0)
+    """To all clients of a model in a replica together; where they would be more, tokens are kept for longer, up to half
+    a second. By default 32 for each core of the machine, since a write costs the same whether it brings one token or
     twenty."""
     batch_invariant: bool = False
     """Start only where a request's logits are the same bits whoever its neighbours are: with our own kernels."""

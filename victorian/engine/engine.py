@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 BROKEN_REQUESTS = 3
 """Requests that fail one after the other, with which the network itself is taken to be broken."""
-MESSAGES_PER_CORE = 32
+WRITES_PER_CORE = 32
 """To clients, a second: each takes about a millisecond of proxy, replica and client, which is 3% of the core."""
 
 
@@ -53,7 +53,7 @@ class Engine(Streams):
         self.encoding = encoding
         self.context = model.config.context
         self.max_unread = config.max_unread
-        self.turns = Turns(config.gather_seconds, config.messages_per_second or MESSAGES_PER_CORE * cores())
+        self.turns = Turns(config.gather_seconds, config.writes_per_second or WRITES_PER_CORE * cores())
         self._config = config
         use_threads(config.threads)  # refused here, where the caller hears of it
         self._device = device = pick_device()

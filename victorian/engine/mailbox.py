@@ -14,7 +14,7 @@ from victorian.config import SamplingParameters
 from victorian.engine.request import Deliver, Event, PromptEvent, Request, TokenEvent
 
 LONGEST_TURN = 0.5
-"""Seconds for which tokens are kept at the most because many read."""
+"""Seconds to which a turn grows because many read."""
 
 
 class SlowReaderError(Exception):
@@ -48,6 +48,11 @@ class Mailbox:
         if self._wake:
             self._wake(event)
 
+    @property
+    def half_full(self) -> bool:
+        """Whether a reader who takes nothing now may soon be too far behind."""
+        return 2 * len(self._events) >= self._most
+
     def take(self) -> list[Event]:
         """All that has come and was not taken yet."""
         with self._come:
@@ -73,17 +78,21 @@ class Mailbox:
 class Turns:
     """Moments at which all readers of an engine are told what came since the last one.
 
-    A loop that is woken for every token takes the interpreter, and a core, from the network as often; and a message to
-    a client costs the same whether it brings one token or twenty. So the more readers there are, the longer a turn is.
+    A loop that is woken for every token takes the interpreter, and a core, from the network as often; and a write to a
+    client costs the same whether it brings one token or twenty. So the more readers there are, the longer a turn is.
 
     Args:
         seconds: length of a turn at the least; 0 tells of every token at once, however many read.
-        messages: to all readers together a second, above which a turn is longer; a turn is `LONGEST_TURN` at the most.
+        writes: to all readers together a second; where they would be more, a turn grows, up to `LONGEST_TURN`.
+        clock: seconds that only go up.
     """
 
-    def __init__(self, seconds: float = 0, messages: float = math.inf) -> None:
+    def __init__(
+        self, seconds: float = 0, writes: float = math.inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds = seconds
-        self._messages = messages
+        self._writes = writes
+        self._clock = clock
         self._readers: set[AsyncMailbox] = set()
         self._number = 0
         self._ends = -math.inf
@@ -92,7 +101,7 @@ class Turns:
         """Of the turn that it is now; None where there are none."""
         if not self._seconds:
             return None
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._ends:
             self._number += 1
             self._ends = now + self.length
@@ -101,11 +110,11 @@ class Turns:
     @property
     def length(self) -> float:
         """Of a turn that begins now, in seconds."""
-        return max(self._seconds, min(LONGEST_TURN, len(self._readers) / self._messages))
+        return max(self._seconds, min(LONGEST_TURN, len(self._readers) / self._writes))
 
     @contextlib.contextmanager
     def reading(self, mailbox: "AsyncMailbox") -> Iterator[None]:
-        """Somebody reads for as long as the block."""
+        """Somebody is written to for as long as the block."""
         self._readers.add(mailbox)
         try:
             yield
@@ -116,8 +125,9 @@ class Turns:
 class AsyncMailbox:
     """The same for a reader with an event loop, who is told of several tokens at once; made inside of that loop.
 
-    The first token and the end are told at once, the others with the first that comes in a new turn. Turns begin for
-    all mailboxes of an engine at the same moments, so that a loop is woken once for all of them.
+    The first token and the end are told at once, the others with the first that comes in a new turn, or when half of
+    the room for them is taken. Turns begin for all mailboxes of an engine at the same moments, so that a loop is woken
+    once for all of them.
     """
 
     def __init__(self, most: int, turns: Turns) -> None:
@@ -132,6 +142,7 @@ class AsyncMailbox:
         """Every event to the last, those together that came together; `leave` is called when the reader goes before."""
         ended = False
         try:
+            await self._come.wait()  # who waits for a place is written to by nobody
             with self._turns.reading(self):
                 while not ended:
                     await self._come.wait()
@@ -146,7 +157,7 @@ class AsyncMailbox:
     def _tell(self, event: Event) -> None:
         turn = self._turns.number()
         if turn is not None:
-            if turn == self._turn and isinstance(event, TokenEvent):
+            if turn == self._turn and isinstance(event, TokenEvent) and not self._mailbox.half_full:
                 return
             self._turn = None if isinstance(event, PromptEvent) else turn  # the first token is not waited for
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening
