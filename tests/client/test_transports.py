@@ -1,13 +1,18 @@
 """Every way to a generation gives one text; alternatives; and callers with an event loop."""
 
 import asyncio
+import socket
+import time
 from typing import Any
 
 import httpx2
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.running_service import Service, soon
 from victorian.client import AsyncClient, Client
+from victorian.client.transports import Connection
 from victorian.config import SamplingParameters
 from victorian.errors import RequestError
 from victorian.service.protocol import TokenMessage
@@ -159,3 +164,35 @@ async def wait_for_a_tick(service: Service) -> None:
         async for piece in waiting:
             assert piece == ""
             return
+
+
+class Watched(socket.socket):
+    """A connection that notes who uses it first."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.uses: list[str] = []
+
+    def recv(self, *arguments: Any) -> bytes:
+        self.uses.append("recv")
+        return super().recv(*arguments)
+
+    def sendall(self, *arguments: Any) -> None:
+        time.sleep(0.3)  # in which a thread that waits for what has come would read it
+        self.uses.append("sendall")
+        super().sendall(*arguments)
+
+
+def test_nothing_is_read_before_the_request_is_written_since_tls_bears_one_thread_at_a_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, Watched() as mine:
+        mine.connect(server.getsockname())
+        theirs, _ = server.accept()
+        with theirs:
+            theirs.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+            with (
+                pytest.raises(InvalidStatus, match="503"),
+                connect("ws://localhost/v1/stream", sock=mine, create_connection=Connection),
+            ):
+                pass
+    assert mine.uses[0] == "sendall"
+    assert "recv" in mine.uses

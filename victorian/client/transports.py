@@ -5,9 +5,10 @@ its business.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx2
 import websockets.asyncio.client
@@ -52,6 +53,30 @@ class AsyncTransport(Protocol):
 # WebSocket.
 
 
+class Connection(websockets.sync.client.ClientConnection):
+    """One that reads nothing before its request has been written.
+
+    Over TLS 1.3 a server sends session tickets right after the handshake. OpenSSL must not be called by two threads at
+    once: where one reads these while the other writes the request, one time in two hundred the request is never sent.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._written = threading.Event()
+        super().__init__(*arguments, **options)
+
+    def send_data(self) -> None:
+        super().send_data()
+        self._written.set()
+
+    def recv_events(self) -> None:
+        self._written.wait()
+        super().recv_events()
+
+    def close_socket(self) -> None:
+        self._written.set()
+        super().close_socket()
+
+
 class SocketTransport:
     """A WebSocket of its own for a generation, so that leaving it ends the generation whatever happens."""
 
@@ -67,6 +92,7 @@ class SocketTransport:
                 open_timeout=OPEN_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 compression=None,
+                create_connection=Connection,
             )
             self._socket = self._open.enter_context(connecting)
         except (OSError, ValueError, WebSocketException) as error:
