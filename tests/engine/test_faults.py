@@ -96,7 +96,9 @@ def test_a_fault_of_the_engine_fails_everybody_and_it_says_so(
     monkeypatch.setattr(attrgetter(part)(engine), method, fail)
     for received in [*events, ending]:
         assert soon(lambda received=received: isinstance(received[-1], Failed))
-        assert "injected" in received[-1].message  # type: ignore[union-attr]
+        end = received[-1]
+        assert isinstance(end, Failed)
+        assert "injected" in end.message
     assert engine.active == 0
     assert not engine.healthy
     with pytest.raises(ServiceError, match="the engine has stopped: its log says why") as caught:
