@@ -77,6 +77,7 @@ def head(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) ->
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONFAULTHANDLER": "1",  # a driver that dies of a signal says where it was
         **object_store.environment,  # as an instance's role would give every node its access
     }
     command = [

@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,14 @@ from victorian.errors import ConfigError, VictorianError
 
 OBJECT_STORE_BYTES = 300 * 1024 * 1024
 """Small, since tokens go through storage and not through Ray's object store."""
+
+SETTLE_SECONDS = 0.25
+"""How long a session rests before it leaves its cluster.
+
+When the last handle of an actor goes, as it does when training has just ended, this process answers the cluster from a
+thread that Ray 2.60 does not wait for: it frees what the answer needs, and a thread that comes late ends the process
+with SIGSEGV, and with it a run that was done (the same fault as in https://github.com/ray-project/ray/pull/61863).
+"""
 
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
@@ -110,6 +119,7 @@ def session(join: bool = False) -> Iterator[None]:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and aborts
         yield
     finally:
+        time.sleep(SETTLE_SECONDS)
         ray.shutdown()
 
 
