@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.running_service import soon
+from victorian.demo import terminating_like_interrupt
 
 pytestmark = pytest.mark.cluster
 
@@ -128,6 +129,20 @@ def test_a_second_run_reuses_what_is_whole_and_ctrl_c_ends_everything(
     assert demo.process.wait(timeout=60) == 0
     assert soon(lambda: not demo.processes(), 10), demo.processes()
     assert "Traceback" not in demo.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_end_from_outside_is_an_interrupt_unless_it_was_to_be_ignored(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), terminating_like_interrupt():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
+    signal.signal(number, signal.SIG_IGN)  # as nohup starts a program
+    try:
+        with terminating_like_interrupt():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.slow

@@ -215,16 +215,20 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def terminating_like_interrupt() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does, so that what it started is ended with it."""
+    """Let SIGTERM, and a terminal that is closed, end this process as Ctrl-C does: what it started is ended with it."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def wait_for_interrupt() -> None:

@@ -1,5 +1,7 @@
 """Who types and acts faster than the desk answers loses no letter and no press."""
 
+import re
+
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
@@ -35,6 +37,31 @@ class TestTyping:
         sheet.written()
         assert sheet.text == "It was dark." + sheet.marked
         expect(sheet.area).to_have_js_property("readOnly", False)
+
+    @pytest.mark.parametrize("milliseconds", [0, 60])
+    def test_what_is_typed_behind_the_press_of_a_button_is_kept(self, open_desk: Open, milliseconds: int) -> None:
+        sheet = open_desk()
+        sheet.set_length(8)
+        sheet.type("It was dark.")
+        sheet.area.blur()
+        expect(sheet.account).to_contain_text("3 words")
+        sheet.settled()
+        sheet.area.evaluate(
+            """(area, milliseconds) => {
+                document.querySelector(".st-key-continue button").click();
+                setTimeout(() => {
+                    area.focus();
+                    area.setRangeText(" QQQ", area.value.length, area.value.length, "end");
+                    area.dispatchEvent(new InputEvent("input", {bubbles: true}));
+                    area.blur();
+                }, milliseconds);
+            }""",
+            milliseconds,
+        )
+        sheet.written()
+        expect(sheet.area).to_have_value(re.compile(r"^It was dark\.(?s:.*) QQQ"))
+        sheet.settled()
+        assert " QQQ" in sheet.text
 
     def test_what_was_typed_right_before_a_reload_is_there_after_it(self, open_desk: Open) -> None:
         sheet = open_desk()

@@ -239,6 +239,23 @@ class TestWriting:
         other.goto(service.url)
         assert text(other) == ""
 
+    def test_so_do_the_versions_of_the_last_passage(self, service: Service, visit: Visit) -> None:
+        page = visit(service.url)
+        write(page, BEGINNING)
+        ended(page)
+        first = text(page)
+        page.evaluate("() => { document.getElementById('retry').click(); location.reload(); }")  # nothing has come yet
+        expect(page.get_by_label("Manuscript")).to_have_value(first)
+        assert written(page) == [first.removeprefix(BEGINNING)]
+        button(page, "Retry")
+        ended(page)
+        second = text(page)
+        page.reload()
+        expect(page.get_by_label("Manuscript")).to_have_value(second)
+        expect(page.locator("#take")).to_have_text("2 of 2")
+        page.locator("#earlier").click()
+        expect(page.get_by_label("Manuscript")).to_have_value(first)
+
     def test_by_keyboard_alone(self, paced: Service, visit: Visit) -> None:
         page = visit(paced.url)
         expect(page.get_by_label("Manuscript")).to_be_focused()

@@ -11,10 +11,12 @@ from tests.running_service import running, soon
 from victorian.client import Client
 from victorian.client.desk.desk import Desk
 from victorian.client.desk.manuscript import Piece
+from victorian.client.desk.passage import Token
 from victorian.client.desk.service import Service
 from victorian.client.desk.session import loaded, saved
 from victorian.client.desk.views.sheet import segments
-from victorian.config import ServiceConfig
+from victorian.config import SamplingParameters, ServiceConfig
+from victorian.service.protocol import Alternative
 
 __all__ = ["play"]
 
@@ -134,6 +136,62 @@ class TestWriting:
         assert over(desk)
         assert desk.manuscript.text.startswith("It was" + kept)
 
+    def test_what_has_come_is_a_step_when_a_word_of_it_is_chosen(self, service: Running) -> None:
+        desk = desk_at(service.url, sampling=LONG)
+        desk.write()
+        assert soon(lambda: len(desk.live[1]) > 4)
+        desk.choose(2, 0)
+        desk.undo()
+        assert desk.job is None
+        written = desk.manuscript.text.removeprefix("It was")
+        assert desk.passage
+        assert desk.passage.text == written
+        assert len(desk.passage.tokens) > 4
+
+    def test_also_where_the_service_has_gone(self, play: Play, free_port: Callable[[], int]) -> None:
+        url, _ = play(" a", " dark", " night", "wait")
+        desk = desk_at(url)
+        desk.write()
+        assert soon(lambda: len(desk.live[1]) == 3)
+        alternative = Alternative(token=1, text=" bright", probability=0.1)
+        assert desk.job
+        desk.job.writings[0].tokens[1] = Token(" dark", 0.5, (alternative,))
+        desk.service = Service(url=f"http://127.0.0.1:{free_port()}")
+        desk.choose(1, 0)
+        assert desk.notice
+        assert (desk.job, desk.manuscript.text) == (None, "It was a dark night")
+
+    def test_undo_while_the_model_writes_takes_back_what_it_wrote_and_no_more(self, play: Play) -> None:
+        url, script = play(" a", " dark", "wait")
+        desk = desk_at(url)
+        desk.write()
+        assert soon(lambda: len(desk.live[1]) == 2)
+        desk.redo()
+        assert desk.job
+        desk.undo()
+        assert (desk.job, desk.manuscript.text) == (None, "It was")
+        desk.redo()
+        assert desk.manuscript.text == "It was a dark"
+        script.words = ("wait",)
+        desk.write()
+        desk.undo()  # nothing has come
+        assert (desk.job, desk.manuscript.text) == (None, "It was a dark")
+
+    def test_a_seed_is_drawn_here_and_can_be_typed_again(self, service: Running) -> None:
+        desk = desk_at(service.url, sampling=SamplingParameters(max_tokens=12))
+        desk.write()
+        assert over(desk)
+        assert desk.passage
+        assert desk.passage.complete
+        seed = desk.passage.complete.seed
+        assert seed < 2**53
+        first = desk.manuscript.text
+        desk.undo()
+        desk.sampling = SamplingParameters(max_tokens=12, seed=seed)
+        desk.write()
+        assert over(desk)
+        assert desk.manuscript.text == first
+
     def test_an_alternative_that_is_none_changes_nothing(self, desk: Desk) -> None:
         desk.choose(0, 0)
         desk.write()
@@ -248,8 +306,11 @@ class TestText:
         other.edit("Mine")
         other.open(loaded(kept))
         assert (other.manuscript, other.memory, other.sampling) == (desk.manuscript, "Pip", FEW)
+        other.memory = "Changed since"
         other.undo()
-        assert other.manuscript.text == "Mine"
+        assert (other.manuscript.text, other.memory, other.sampling) == ("Mine", "", SamplingParameters())
+        other.redo()
+        assert (other.manuscript, other.memory, other.sampling) == (desk.manuscript, "Pip", FEW)
 
     def test_what_is_opened_can_be_chosen_from_and_retried(self, desk: Desk, service: Running) -> None:
         desk.write()

@@ -63,6 +63,15 @@ class TestSession:
         assert last.passage.text == text_of(tokens)
         assert [token.probability for token in last.passage.tokens] == [None, *[0.5] * 1_200]
 
+    def test_the_head_of_a_long_passage_may_be_longer_than_any_token(self) -> None:
+        long = Passage(0, (Token("x" * 1_500), *[Token(" dark", 0.5)] * 3))
+        manuscript = Manuscript((Piece(long.text, "model"),))
+        last = loaded(saved(Session.of(manuscript, long))).last
+        assert last
+        assert last.passage == long
+        head = Passage(0, long.tokens[:1])
+        assert Session.of(Manuscript((Piece(head.text, "model"),)), head).last is None
+
     def test_one_of_the_first_version_is_read(self) -> None:
         old = json.loads(saved(session())) | {"version": 1}
         del old["last"]
@@ -155,9 +164,9 @@ class TestExport:
     def test_markdown_has_headings_and_escapes_the_rest(self) -> None:
         written = as_markdown("A *Moor*", BOOK + "\n\n- a\n1. b\n# c\n<br>").decode()
         assert written.startswith(
-            "# A \\*Moor\\*\n\n## CHAPTER I.\n\nIt was dark.\n\nThen\nit rained.\n\n## II\n\n\\<script\\>"
+            "# A \\*Moor\\*\n\n## CHAPTER I.\n\nIt was dark.\n\nThen\\\nit rained.\n\n## II\n\n\\<script\\>"
         )
-        assert written.endswith("\\- a\n1\\. b\n\\# c\n\\<br\\>\n")
+        assert written.endswith("\\- a\\\n1\\. b\\\n\\# c\\\n\\<br\\>\n")
         for mark in ("![b]", "[a]", " `code`", " *stars*", " &"):
             assert mark not in written
 

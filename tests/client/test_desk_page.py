@@ -11,15 +11,16 @@ from streamlit.testing.v1 import AppTest
 
 from tests.client.desk_services import Play, play
 from tests.running_service import Service, soon
-from victorian.client import streamlit_app
+from victorian.client import Client, streamlit_app
 from victorian.client.desk.desk import Desk
 from victorian.client.desk.presets import DRAWING, KNOBS, OPENINGS, PRESETS
 from victorian.client.desk.service import Service as Address
-from victorian.client.desk.session import saved
+from victorian.client.desk.session import Session, saved
 from victorian.client.desk.views.candidates import as_prose
 from victorian.client.desk.views.sheet import act, segments, sheet_data, take
 from victorian.client.desk.views.widgets import literally
 from victorian.config import SamplingParameters, bounds
+from victorian.errors import ServiceError
 
 __all__ = ["play"]
 
@@ -71,6 +72,42 @@ class TestPage:
         assert page.number_input(key="seed").value is None
         assert page.text_area(key="stop").value == ""
         assert desk_of(page).sampling == defaults
+
+    def test_a_seed_that_no_browser_can_show_stays_until_another_is_typed(self, page: AppTest) -> None:
+        desk = desk_of(page)
+        desk.sampling = SamplingParameters(seed=2**60)
+        page.toggle(key="advanced").set_value(True).run()
+        assert not page.exception
+        assert desk.sampling.seed == 2**60
+        page.number_input(key="seed").set_value(7).run()
+        assert desk.sampling.seed == 7
+
+    def test_undo_of_a_session_that_was_opened_shows_what_was_set_before(self, page: AppTest) -> None:
+        page.text_area(key="memory").set_value("Mine").run()
+        desk = desk_of(page)
+        desk.edit("It was")
+        page.file_uploader(key="open").upload("other.json", saved(Session(memory="Theirs")).encode()).run()
+        assert not page.exception
+        assert page.text_area(key="memory").value == "Theirs"
+        page.button(key="undo").click().run()
+        assert (desk.manuscript.text, desk.memory) == ("It was", "Mine")
+        assert page.text_area(key="memory").value == "Mine"
+
+    def test_a_service_that_does_not_say_its_models_is_not_asked_at_every_touch(
+        self, page: AppTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def silent(client: Client) -> list[str]:
+            asked.append(client)
+            raise ServiceError("the service does not answer")
+
+        monkeypatch.setattr(Client, "models", silent)
+        page.text_input(key="api_key").set_value("another").run()
+        for _ in range(3):
+            page.run()
+        assert not page.exception
+        assert len(asked) == 1
 
     def test_simple_view_has_manner_and_length_alone(self, page: AppTest) -> None:
         assert not page.slider

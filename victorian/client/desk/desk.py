@@ -3,10 +3,11 @@
 All of it is used from one thread at a time; only a `Writing` has threads of its own.
 """
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from victorian.client.desk.history import History, Step
+from victorian.client.desk.history import About, History, Step
 from victorian.client.desk.manuscript import MAX_CHARACTERS, Manuscript, Piece, Splice, clean, pages
 from victorian.client.desk.notices import ABANDONED, Notice, notice_of
 from victorian.client.desk.passage import Passage, Token, chosen, text_of
@@ -19,6 +20,8 @@ from victorian.errors import VictorianError
 from victorian.service.protocol import Tokenized
 
 CACHED_TEXTS = 64
+SEED_BITS = 53
+"""Of a seed that is drawn here: as many as a browser counts without rounding, so that it can be typed again."""
 
 Way = Literal["continue", "sentence", "retry"]
 
@@ -101,18 +104,24 @@ class Desk:
 
     def replace_all(self, pieces: tuple[Piece, ...], passage: Passage | None = None) -> None:
         """Put another text in the place of this one, with a passage whose tokens are known; undo brings it back."""
-        self.dismiss()
+        self._end_job()
         self._change(self.manuscript.splice(0, len(self.manuscript.text), pieces), passage)
         self.turn_to(len(self.manuscript.text))
 
     def undo(self) -> None:
-        self.dismiss()
+        """Take the last step back; while something is written that is what has come of it, even if that is nothing."""
+        if self.job and not self._end_job():
+            return
         if step := self.history.undo():
+            self.about = step.about[0] if step.about else self.about
             self._show(step.splice.inverse, step.before)
 
     def redo(self) -> None:
-        self.dismiss()
+        """Take a step again; not while something is written, since what comes of that is the next step."""
+        if self.job:
+            return
         if step := self.history.redo():
+            self.about = step.about[1] if step.about else self.about
             self._show(step.splice, step.after)
 
     def turn_to(self, position: int) -> None:
@@ -163,7 +172,7 @@ class Desk:
             kept = chosen(tokens, index, alternative)
         except IndexError:  # the page was a moment behind
             return
-        self.dismiss()
+        self._end_job()
         self._begin(base, kept, [self.sampling.model_copy(update={"seed": None})])
 
     def stop(self) -> None:
@@ -222,10 +231,21 @@ class Desk:
         )
 
     def open(self, session: Session) -> None:
-        """Go on with a saved session; undo brings back the text that was there."""
+        """Go on with a saved session; undo brings back what was there."""
+        before = self.about
         self.replace_all(session.manuscript.pieces, session.last.passage if session.last else None)
-        self.title, self.memory, self.note = session.title, session.memory, session.note
-        self.note_lines, self.sampling = session.note_lines, session.sampling
+        self.about = About(session.title, session.memory, session.note, session.note_lines, session.sampling)
+        self.history.done[-1] = replace(self.history.done[-1], about=(before, self.about))
+
+    @property
+    def about(self) -> About:
+        """What it is set to beside the text."""
+        return About(self.title, self.memory, self.note, self.note_lines, self.sampling)
+
+    @about.setter
+    def about(self, about: About) -> None:
+        self.title, self.memory, self.note = about.title, about.memory, about.note
+        self.note_lines, self.sampling = about.note_lines, about.sampling
 
     @property
     def _end(self) -> int:
@@ -247,12 +267,23 @@ class Desk:
         except VictorianError as error:
             self.notice = notice_of(error)
             return
-        orders = [
-            Order(seen.prompt, parameters.model_copy(update={"keep_tokens": seen.memory}), sentence)
-            for parameters in several
-        ]
+        orders = []
+        for parameters in several:
+            seed = secrets.randbits(SEED_BITS) if parameters.seed is None else parameters.seed
+            orders.append(
+                Order(seen.prompt, parameters.model_copy(update={"keep_tokens": seen.memory, "seed": seed}), sentence)
+            )
         self.job = Job(base, kept, [Writing(self.service, order) for order in orders], choosing)
         self.turn_to(len(self.manuscript.text))
+
+    def _end_job(self) -> bool:
+        """End what is being written; what has come of one passage becomes a step. Whether it did."""
+        steps = self.revision
+        self.stop()
+        if self.job and not self.job.choosing:
+            self._finish(self.job)
+        self.dismiss()
+        return self.revision > steps
 
     def _finish(self, job: Job) -> None:
         writing = job.writings[0]

@@ -96,7 +96,8 @@ def file_name(title: str, ending: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return _MARKUP.sub(lambda found: f"\\{found[1]}" if found[1] else _listless(found[2], found[3]), text.strip())
+    escaped = _MARKUP.sub(lambda found: f"\\{found[1]}" if found[1] else _listless(found[2], found[3]), text.strip())
+    return re.sub(r"[ \t]*\n", r"\\\n", escaped)  # a line ends where the writer ended it: verse, letters
 
 
 def _listless(indent: str, mark: str) -> str:

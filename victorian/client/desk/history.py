@@ -5,9 +5,21 @@ from dataclasses import dataclass, field, replace
 
 from victorian.client.desk.manuscript import Piece, Splice
 from victorian.client.desk.passage import Passage
+from victorian.config import SamplingParameters
 
 MAX_STEPS = 1_000
 """What is older is forgotten."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a desk is set to beside its text."""
+
+    title: str
+    memory: str
+    note: str
+    note_lines: int
+    sampling: SamplingParameters
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,8 @@ class Step:
     after: Passage | None = None
     typed: bool = False
     """Whether the writer typed it, so that it may be one step with what is typed next."""
+    about: tuple[About, About] | None = None
+    """Before and after, where it changed more than the text."""
 
 
 @dataclass

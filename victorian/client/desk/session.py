@@ -22,8 +22,12 @@ DIGITS = 5
 """Of a probability."""
 
 Text = Annotated[str, AfterValidator(clean)]
-Word = Annotated[Text, Field(max_length=1000)]
+MAX_WORD = 1_000
+"""Characters of a token: the beginning of a passage that was saved before comes back as one that may be longer."""
+Word = Annotated[Text, Field(max_length=MAX_WORD)]
 Share = Annotated[float, Field(ge=0, le=1)]
+MAX_ALTERNATIVES = 20
+Alternatives = Annotated[tuple[tuple[int, Word, Share], ...], Field(max_length=MAX_ALTERNATIVES)]
 
 
 class SavedPiece(Section):
@@ -39,14 +43,18 @@ class SavedPassage(Section):
     before: Annotated[Text, Field(max_length=MAX_CHARACTERS)] = ""
     """Its beginning, where it has more tokens than are kept."""
     tokens: Annotated[
-        tuple[tuple[Word, Share | None, Annotated[tuple[tuple[int, Word, Share], ...], Field(max_length=20)]], ...],
+        tuple[tuple[Word, Share | None, Alternatives], ...],
         Field(min_length=1, max_length=MAX_TOKENS),
     ]
     """Text, probability, and what else might have stood there: id, text and probability of each."""
 
     @classmethod
-    def of(cls, passage: Passage) -> "SavedPassage":
-        first = max(0, len(passage.tokens) - MAX_TOKENS)
+    def of(cls, passage: Passage) -> "SavedPassage | None":
+        """None where none of its tokens can be kept."""
+        longest = max((n for n, token in enumerate(passage.tokens, 1) if len(token.text) > MAX_WORD), default=0)
+        first = max(longest, len(passage.tokens) - MAX_TOKENS)
+        if first == len(passage.tokens):
+            return None
         return cls(
             start=passage.start,
             before=text_of(passage.tokens[:first]),
@@ -54,7 +62,11 @@ class SavedPassage(Section):
                 (
                     token.text,
                     None if token.probability is None else round(token.probability, DIGITS),
-                    tuple((one.token, clean(one.text), round(one.probability, DIGITS)) for one in token.alternatives),
+                    tuple(
+                        (one.token, clean(one.text), round(one.probability, DIGITS))
+                        for one in token.alternatives[:MAX_ALTERNATIVES]
+                        if len(one.text) <= MAX_WORD
+                    ),
                 )
                 for token in passage.tokens[first:]
             ),
@@ -102,7 +114,7 @@ class Session(Section):
     def of(cls, manuscript: Manuscript, passage: Passage | None = None, **other: Any) -> "Session":
         """A session to save; the rest by the names of the fields."""
         pieces = tuple(SavedPiece(text=piece.text, author=piece.author) for piece in manuscript.pieces)
-        last = SavedPassage.of(passage) if passage and passage.tokens else None
+        last = SavedPassage.of(passage) if passage else None
         return cls(pieces=pieces, last=last, **other)
 
     @cached_property

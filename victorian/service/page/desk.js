@@ -168,7 +168,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const kept = shelf.read("manuscript");
-if (kept) manuscript.restore(kept.text, kept.parts);
+if (kept) takeUp(kept);
 connection.key = shelf.read("key");
 refresh();
 connection.open();

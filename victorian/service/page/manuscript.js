@@ -22,10 +22,10 @@ class Manuscript {
     field.addEventListener("input", () => this.#heed());
   }
 
-  restore(text, parts) {
+  restore(text, parts, passage) {
     this.text = text;
     this.parts = parts;
-    this.passage = null;
+    this.passage = passage;
     this.field.value = text;
     this.#mark();
   }

@@ -28,8 +28,22 @@ let resting = 0;
 
 function keep() {
   flush();
-  const { text, parts } = manuscript;
-  shelf.write("manuscript", text ? { text, parts } : null);
+  const { text, parts, passage } = manuscript;
+  const kept = { text, parts, passage, versions, before: current?.before };
+  shelf.write("manuscript", text || versions.some((version) => version?.text) ? kept : null);
+}
+
+function takeUp({ text, parts, passage = null, versions: others = [], before }) {
+  manuscript.restore(text, parts, passage);
+  versions = others;
+  if (before !== undefined && passage.start === passage.end) giveBack(before);
+}
+
+/** Where nothing came of a retry: what was there before it. */
+function giveBack(before) {
+  versions.pop();
+  manuscript.replace(versions[before]);
+  versions[before] = null;
 }
 
 // What the writer is told. The status is read aloud, so it changes when something happens, and not with every token.
@@ -172,11 +186,7 @@ function finish(words, trouble = false) {
   flush();
   clearTimeout(current.timer);
   const { start, end } = manuscript.passage;
-  if (current.before !== undefined && start === end) {
-    versions.pop(); // nothing came: what was there before comes back
-    manuscript.replace(versions[current.before]);
-    versions[current.before] = null;
-  }
+  if (current.before !== undefined && start === end) giveBack(current.before);
   current = null;
   say(words, trouble);
   refresh();

@@ -1,11 +1,12 @@
 """The sidebar: how it writes, what it always knows, where it comes from, and files."""
 
+from time import monotonic
 from typing import Any
 
 import streamlit as st
 from pydantic import ValidationError
 
-from victorian.client.desk.desk import Desk
+from victorian.client.desk.desk import SEED_BITS, Desk
 from victorian.client.desk.presets import DRAWING, KNOBS, PRESETS, parameters_of, preset_of
 from victorian.client.desk.service import Service
 from victorian.client.desk.session import MAX_NOTE
@@ -13,6 +14,9 @@ from victorian.client.desk.views.files import files
 from victorian.client.desk.views.widgets import keep, literally
 from victorian.config import SamplingParameters, bounds, first_problem, service_url
 from victorian.errors import AuthenticationError, VictorianError
+
+BLIND_SECONDS = 15.0
+"""A service that did not say what the page would like to know is not asked for it again for so long."""
 
 
 def panel(desk: Desk) -> bool:
@@ -41,15 +45,19 @@ def _sampling(desk: Desk) -> bool:
     if st.toggle("Advanced", key=keep("advanced", False)):
         for name in DRAWING:
             said[name] = _slider(now, name, desk)
-        said["seed"] = st.number_input(
+        # One that came in a file may be more than a browser counts: it stays until another is typed.
+        large = now.seed is not None and now.seed >= 2**SEED_BITS
+        seed = st.number_input(
             KNOBS["seed"].label,
             min_value=0,
-            max_value=2**53 - 1,  # what a browser counts without rounding
+            max_value=2**SEED_BITS - 1,
             step=1,
-            placeholder="drawn anew",
-            key=keep("seed", now.seed),
+            placeholder=str(now.seed) if large else "drawn anew",
+            key=keep("seed", None if large else now.seed),
             help=KNOBS["seed"].prose,
         )
+        if seed is not None or not large:
+            said["seed"] = seed
         lines = "\n".join(now.stop)
         stops = st.text_area(KNOBS["stop"].label, key=keep("stop", lines), help=KNOBS["stop"].prose, height=80)
         if stops != lines:  # or they stay: one that was opened with a session may hold a line end, which no line can
@@ -148,12 +156,17 @@ def _service(desk: Desk) -> None:
 def _models(desk: Desk, key: str | None) -> list[str]:
     """What the service serves, asked once for each key; nothing where it does not say."""
     known: dict[str | None, list[str]] = st.session_state.setdefault("models", {})
-    if key not in known:
+    failed: dict[str | None, tuple[float, str]] = st.session_state.setdefault("no_models", {})
+    at, _ = failed.get(key, (-BLIND_SECONDS, ""))
+    if key not in known and monotonic() - at >= BLIND_SECONDS:  # each question may take seconds
         try:
-            service = Service(key=key)
+            service = Service(key=key)  # which closes its clients when nobody has it any more
             known[key] = service.hasty_client.models()
         except AuthenticationError as error:
-            st.caption(literally(str(error)))
-        except VictorianError:
-            pass  # the desk says so where it matters: beside the text
+            failed[key] = monotonic(), literally(str(error))
+        except VictorianError:  # the desk says so where it matters: beside the text
+            st.session_state.blind = monotonic()
+            failed[key] = st.session_state.blind, ""
+    if key not in known and failed[key][1]:
+        st.caption(failed[key][1])
     return known.get(key, [])

@@ -25,6 +25,9 @@ class Sheet {
     this.text = "";
     this.segments = [];
     this.said = ""; // the text that Python gave last, or was given
+    this.known = ""; // the text that Python has for certain
+    this.given = 0; // the number of the last edit that it was given
+    this.late = null; // what was typed `before` it heard of it and after, while it began to write
     this.kept = { before: "", start: 0 }; // the text that the stored draft has, and where it begins in the manuscript
     this.unkept = null; // the same with what was typed `after` it
     this.sent = Date.now(); // goes on growing when the page is built again
@@ -45,6 +48,7 @@ class Sheet {
     const text = data.segments.map(([part]) => part).join("");
     const another = first || anew || data.epoch !== this.data.epoch;
     const [said, typed, dirty] = [this.said, this.text, this.dirty];
+    const unheard = data.heard < this.given; // or a press came before it: the text that it belongs to is another now
     if (anew) this.lost = first ? this.left() : this.unkept;
     Object.assign(this, { data, setStateValue, setTriggerValue });
     if (this.asked && (anew || data.acted >= this.asked.number)) this.answered();
@@ -53,7 +57,11 @@ class Sheet {
       this.segments = data.segments;
       this.show(text);
     }
-    if (another && dirty && !anew && !data.writing) this.retype(said, typed);
+    const missed = { before: unheard ? this.known : said, after: typed };
+    if (another || !unheard) this.known = this.said;
+    if (another) this.given = 0;
+    if (another && (dirty || unheard) && !anew) this.late ??= missed;
+    if (this.late && !data.writing) this.retypeLate();
     if (this.lost?.before === text) this.retype(text, this.lost.after);
     if (this.lost?.before === text || !data.fresh) this.lost = null;
     if (!data.writing) {
@@ -117,6 +125,12 @@ class Sheet {
     this.typed();
   }
 
+  retypeLate() {
+    const { before, after } = this.late;
+    this.late = null;
+    if (before !== after) this.retype(before, after);
+  }
+
   edit() {
     this.said = this.text;
     return { epoch: this.data.epoch, number: ++this.sent, text: this.text };
@@ -130,7 +144,9 @@ class Sheet {
       return;
     }
     this.dirty = false;
-    this.setStateValue("edit", this.edit());
+    const edit = this.edit();
+    this.given = edit.number;
+    this.setStateValue("edit", edit);
   }
 
   forget() {
@@ -143,6 +159,7 @@ class Sheet {
     if (this.next) return; // what was typed since comes first, on the text that the answer brings
     this.forget();
     this.asked = { name, ...this.edit(), ...more };
+    if (this.asked.epoch === this.data.epoch) this.given = this.asked.number;
     this.area.readOnly ||= WRITE.includes(name); // no letter is typed that the model's text would drive away
     this.ask(TRIES);
   }

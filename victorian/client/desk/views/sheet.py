@@ -77,6 +77,7 @@ def sheet_data(desk: Desk, tokens: bool, status: str) -> dict[str, Any]:
         "segments": shown,
         "epoch": desk.epoch,
         "start": desk.window[0],
+        "heard": desk.heard,
         "acted": desk.acted,
         "writing": desk.job is not None,
         "coming": desk.job is not None and not desk.job.choosing,
@@ -113,8 +114,8 @@ def take_act(desk: Desk) -> None:
     """Do what a key of the page asked for."""
     state = st.session_state.get(KEY) or {}
     said = state.get("act")
-    if said and act(desk, said) and said["name"] == "restore":
-        st.rerun()  # the panel was shown with the settings before
+    if said:
+        act(desk, said)
 
 
 def take_edit(desk: Desk) -> None:
@@ -140,6 +141,7 @@ def take(desk: Desk, said: Any, shape: type[Edit] = Edit) -> Edit | None:
 def act(desk: Desk, said: Any) -> bool:
     """Do what was asked for on the page; whether anything was."""
     asked = take(desk, said, Act)
+    about = desk.about
     if not isinstance(asked, Act) or asked.number <= desk.acted:
         return False
     desk.acted = asked.number
@@ -158,6 +160,8 @@ def act(desk: Desk, said: Any) -> bool:
         case "restore":
             if desk.revision == 0:
                 _restore(desk, asked.draft, asked.index)
+    if desk.about != about:
+        show_settings()
     return True
 
 
@@ -167,7 +171,6 @@ def _restore(desk: Desk, draft: str, start: int) -> None:
         desk.open(loaded(draft))
         if start:
             desk.turn_to(start)
-        show_settings()
     except RequestError as error:
         desk.notice = notice_of(error)
 

@@ -16,9 +16,9 @@ from victorian.client.desk.presets import OPENINGS
 from victorian.client.desk.prompt import Sight
 from victorian.client.desk.views.candidates import candidates
 from victorian.client.desk.views.hands import hands
-from victorian.client.desk.views.panel import panel
+from victorian.client.desk.views.panel import BLIND_SECONDS, panel
 from victorian.client.desk.views.sheet import mount, take_act, take_edit
-from victorian.client.desk.views.widgets import keep, literally
+from victorian.client.desk.views.widgets import keep, literally, show_settings
 from victorian.errors import VictorianError
 
 LOOK_SECONDS = 0.25
@@ -28,8 +28,6 @@ STOP_SECONDS = 1.0
 """How long it waits for the end of what was stopped."""
 AWAY_SECONDS = 3.0
 """How often it is looked whether a service that was out of reach is back."""
-BLIND_SECONDS = 15.0
-"""After a service did not say how long a text is, it is not asked again for so long."""
 WAYS = 3
 
 
@@ -67,10 +65,14 @@ def _ask(do: Callable[[], None], job: Job | None) -> None:
 def _do(desk: Desk, usable: bool) -> None:
     """What was asked for with a button or a key, so that this run shows what comes of it."""
     do, job = st.session_state.pop("asked", (None, None))
+    about = desk.about
     if do is None:
         take_act(desk)
     elif desk.job is job and (usable or job or do in (desk.undo, desk.redo)):  # or the page was a moment behind
         do()
+    if desk.about != about:
+        show_settings()
+        st.rerun()  # the panel was shown with what was before
 
 
 def _stop(desk: Desk) -> None:
