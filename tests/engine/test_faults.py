@@ -13,8 +13,12 @@ import torch
 from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
+from victorian.engine.blocks import BLOCK_TOKENS
 from victorian.engine.engine import Engine, complete
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
+from victorian.engine.runner import TorchRunner
+from victorian.engine.scheduler import Read, Sequence
+from victorian.engine.text import TextStream
 from victorian.errors import RequestError, ServiceError
 
 LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000, seed=2)
@@ -233,6 +237,21 @@ def test_what_a_request_leaves_in_the_cache_harms_nobody(artifact: Artifact, pre
         assert engine.healthy
 
 
+def test_nor_does_what_lies_in_blocks_that_are_not_begun_yet(artifact: Artifact) -> None:
+    runner = TorchRunner(artifact.model, EngineConfig(), 8, artifact.encoding.size, torch.device("cpu"))
+    for held in (runner._cache.keys, runner._cache.values):
+        held[:, BLOCK_TOKENS : 2 * BLOCK_TOKENS] = torch.nan
+
+    def sequence(tokens: int, blocks: list[int]) -> Sequence:
+        request = Request("", (1,) * tokens, SHORT, 0)
+        return Sequence(request, lambda _: None, TextStream(artifact.encoding, ()), 64, blocks=blocks)
+
+    long, short = sequence(40, [2, 3, 4]), sequence(20, [0, 1])
+    runner.run([Read(long, 0, 39, draws=True)])
+    # One that has read nothing but its first token is padded to the other's length.
+    assert np.isfinite(runner.run([Read(long, 39, 40, draws=True), Read(short, 0, 1, draws=True)])).all()
+
+
 def test_a_stream_that_has_ended_cancels_nobody(engine: Engine) -> None:
     first = engine.stream(engine.request("It", SHORT, "same"))
     while isinstance(next(first), TokenEvent):
@@ -241,6 +260,16 @@ def test_a_stream_that_has_ended_cancels_nobody(engine: Engine) -> None:
     first.close()  # type: ignore[attr-defined]
     assert soon(lambda: len(second) > 20)
     engine.cancel("same")
+
+
+def test_two_requests_of_one_id_are_refused_together_too(engine: Engine) -> None:
+    events: list[Event] = []
+    two = [(engine.request(prompt, SHORT, "same"), events.append) for prompt in ("It", "He")]
+    with pytest.raises(RequestError, match="'same' is under way already"):
+        engine.submit_all(two)
+    assert engine.active == 0
+    engine.submit_all(two[:1])
+    assert soon(lambda: bool(events) and isinstance(events[-1], Completed))
 
 
 def test_a_deadline_ends_a_request_wherever_it_is(engine: Engine) -> None:

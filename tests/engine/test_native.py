@@ -88,6 +88,18 @@ def test_weights_that_are_no_numbers_are_not_hidden(model: GPT, precision: Preci
     assert not good.any()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, -1, 0x7FFFE000])
+def test_whatever_the_bits_of_one_that_is_no_number(model: GPT, precision: Precision, bits: int) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.blocks[0].feed_forward.expand.weight.view(torch.int32)[0] = bits  # type: ignore[union-attr, operator]
+    network = NativeNetwork(broken, precision, tokens=128, blocks=8, threads=1)
+    *_, good = network.select(read_whole(network)[:, : SHAPE.vocabulary], 5)
+    network.close()
+    assert not good.any()
+
+
 def test_a_token_gets_the_same_bits_alone_in_chunks_and_in_any_crowd(network: NativeNetwork) -> None:
     whole = read_whole(network)
     for place, token in enumerate(IDS):

@@ -1,5 +1,6 @@
 """Engines that follow each other: kernels that are compiled while torch answers, and models that are replaced."""
 
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.engine import compilation, succession
-from victorian.engine.compilation import compiler, library_path, why_not
+from victorian.engine.compilation import compiler, library, library_path, why_not
 from victorian.engine.engine import Engine, complete
 from victorian.engine.request import Completed, Event, Failed
 from victorian.engine.runner import NativeRunner, TorchRunner
 from victorian.engine.succession import Succession, start
-from victorian.errors import ServiceError
+from victorian.errors import RequestError, ServiceError
 from victorian.model.gpt2 import GPT
 
 SHORT = SamplingParameters(max_tokens=20, seed=1)
@@ -84,6 +85,27 @@ class TestReplacing:
             engines.submit(request, lambda _: None)
         engines.close()
 
+    def test_at_no_moment_is_there_nobody_who_takes_requests(
+        self, artifact: Artifact, engines: Succession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = engines._newest, engine(artifact)
+        plain, newest_then = first.retire, []
+        monkeypatch.setattr(first, "retire", lambda: (plain(), newest_then.append(engines._newest)))
+        engines.replace(second)
+        assert newest_then == [second]
+
+    def test_an_id_that_is_under_way_on_an_earlier_engine_is_not_free(
+        self, artifact: Artifact, engines: Succession
+    ) -> None:
+        events: list[Event] = []
+        engines.submit(engines.request("It", LONG, "same"), events.append)
+        engines.replace(engine(artifact))
+        with pytest.raises(RequestError, match="'same' is under way already"):
+            engines.submit(engines.request("It", SHORT, "same"), events.append)
+        engines.cancel("same")
+        assert soon(lambda: bool(events) and isinstance(events[-1], Completed))
+        assert complete(engines, engines.request("It", SHORT, "same"))[1].reason == "length"
+
     def test_nothing_is_lost_while_engines_change(self, artifact: Artifact, engines: Succession) -> None:
         ends: list[Event] = []
 
@@ -145,11 +167,36 @@ class TestCompiling:
         assert library_path().exists()
         engines.close()
 
-    def test_who_asks_for_the_kernels_waits_for_them(self, artifact: Artifact) -> None:
-        library_path().write_bytes(b"")  # the machine went down while it was written
+    @pytest.mark.parametrize("share", [0, 0.5])
+    def test_who_asks_for_the_kernels_waits_for_them(self, artifact: Artifact, share: float) -> None:
+        library()
+        made = library_path().read_bytes()
+        library_path().unlink()  # which this process has loaded
+        library_path().write_bytes(made[: int(share * len(made))])  # a copy that was cut off
         engines = start(artifact.model, artifact.encoding, EngineConfig(max_running=1, batch_invariant=True))
         assert isinstance(engines._newest._forward.runner, NativeRunner)
         engines.close()
+
+    def test_without_a_place_for_them_torch_answers(
+        self, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("VICTORIAN_CACHE", str(tmp_path / "file" / "cache"))
+        engines = start(artifact.model, artifact.encoding, EngineConfig(max_running=1))
+        assert isinstance(engines._newest._forward.runner, TorchRunner)
+        assert "Not a directory" in caplog.text
+        engines.close()
+
+    def test_their_place_is_this_users_whatever_the_umask(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VICTORIAN_CACHE", str(tmp_path / "new" / "cache"))
+        before = os.umask(0o002)
+        try:
+            kernels = library_path().parent
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE(folder.stat().st_mode) for folder in (kernels, kernels.parent)} == {0o700}
 
     def test_a_compiler_that_fails_leaves_torch_answering(
         self, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

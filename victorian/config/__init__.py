@@ -11,6 +11,7 @@ from victorian.config.environment import (
     CacheSettings,
     cache_settings,
     client_key,
+    make_private,
     service_keys,
     service_url,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "client_key",
     "differences",
     "first_problem",
+    "make_private",
     "not_too_many",
     "read_recipe",
     "service_keys",

@@ -40,6 +40,13 @@ class CacheSettings(Section):
     """Bytes that the cache may hold."""
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder that this user alone can enter, with what is missing above it, whatever the umask; or find it."""
+    if not folder.parent.exists():
+        make_private(folder.parent)  # `mkdir` would give those above it to the group, where the umask does
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def cache_settings() -> CacheSettings:
     """VICTORIAN_CACHE, else `~/.cache/victorian`, and VICTORIAN_CACHE_BYTES, else 64 GiB; ConfigError for bad ones."""
     folder = Path(os.environ.get("VICTORIAN_CACHE") or DEFAULT_CACHE)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from victorian.config import cache_settings
+from victorian.config import cache_settings, make_private
 from victorian.errors import CorpusError, StorageError, VictorianError
 from victorian.storage import sha256
 
@@ -63,7 +63,7 @@ def _open(name: str, count: int, decode: Decode) -> BinaryIO:
     folder = settings.folder / FOLDER
     path = folder / sha256(name.encode())
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         # The names share some locks, so that there are none to clear away.
         with FileLock(folder / f"{LOCK}{path.name[:2]}"):
             file = _open_whole(path, count)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from victorian.config import ModelConfig, cache_settings
+from victorian.config import ModelConfig, cache_settings, make_private
 from victorian.errors import ConfigError
 
 FLAGS = ("-O3", "-march=native", "-std=c++20", "-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 300
+DIGEST_BYTES = 32
 
 
 def compiler() -> str | None:
@@ -46,7 +47,7 @@ def library() -> ctypes.CDLL:
         target = library_path()
         try:
             loaded = _load(target)
-        except OSError:  # not there yet, or cut off when the machine went down
+        except OSError:  # not there yet, or not whole
             _compile(target)
             loaded = _load(target)
     except (OSError, subprocess.SubprocessError) as error:
@@ -56,6 +57,10 @@ def library() -> ctypes.CDLL:
 
 
 def _load(target: Path) -> ctypes.CDLL:
+    """OSError for one that is not whole: a process that loads it would end by a signal."""
+    content = target.read_bytes()
+    if hashlib.sha256(content[:-DIGEST_BYTES]).digest() != content[-DIGEST_BYTES:]:
+        raise OSError(f"{target} is damaged")
     return ctypes.CDLL(str(target))
 
 
@@ -81,7 +86,7 @@ def library_path() -> Path:
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     cache = cache_settings().folder
     folder = cache / "kernels"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     if not (_ours_alone(cache.stat()) and _ours_alone(folder.lstat())):
         raise ConfigError(f"{folder} can be written by others: set VICTORIAN_CACHE to a folder of your own")
     return folder / f"{digest}.so"
@@ -106,7 +111,10 @@ def _compile(target: Path) -> None:
             raise ConfigError(f"{program} did not compile the kernels in {COMPILE_SECONDS} s") from error
         if done.returncode:
             raise ConfigError(f"{program} could not compile the engine's kernels: {done.stderr.strip()[:2000]}")
-        with made.open("rb") as whole:
+        digest = hashlib.sha256(made.read_bytes()).digest()
+        with made.open("ab") as whole:  # what stands behind its sections no loader reads
+            whole.write(digest)
+            whole.flush()
             os.fsync(whole.fileno())
         made.replace(target)
 

@@ -138,11 +138,13 @@ class Engine(Streams):
             sequences.append(Sequence(request, deliver, TextStream(self.encoding, request.sampling.stop), self.context))
         with self._wake:
             self.require_room(len(sequences))
+            named = {}
             for sequence in sequences:
-                if sequence.request.id in self._sequences:
-                    raise RequestError(f"a request with the id {sequence.request.id!r} is under way already", "id")
+                if (name := sequence.request.id) in self._sequences or name in named:
+                    raise under_way(name)
+                named[name] = sequence
             self._scheduler.add(sequences)
-            self._sequences |= {sequence.request.id: sequence for sequence in sequences}
+            self._sequences |= named
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
@@ -163,6 +165,10 @@ class Engine(Streams):
         """How busy this engine is now; cheap, and for any thread."""
         scheduler = self._scheduler
         return Load(len(scheduler.running), len(scheduler.waiting), scheduler.cache_usage, self._last_token)
+
+    def has(self, request_id: str) -> bool:
+        """Whether a request of this id has not ended."""
+        return request_id in self._sequences
 
     @property
     def active(self) -> int:
@@ -316,6 +322,11 @@ class Engine(Streams):
             self._sequences.clear()
         for sequence in left:
             self._deliver(sequence, end)
+
+
+def under_way(request_id: str) -> RequestError:
+    """What is said of an id that is not free."""
+    return RequestError(f"a request with the id {request_id!r} is under way already", "id")
 
 
 def complete(engine: Streams, request: Request) -> tuple[str, Completed]:

@@ -163,6 +163,9 @@ class TorchRunner:
 
 def tables(reads: Items[Read], spare: int) -> Ints:
     """The blocks of each read's sequence, filled up with a spare one: int32 (reads, most blocks)."""
-    longest = max(len(read.sequence.blocks) for read in reads)
-    rows = [read.sequence.blocks + [spare] * (longest - len(read.sequence.blocks)) for read in reads]
+    counts = [-(-read.stop // BLOCK_TOKENS) for read in reads]  # what is behind belongs to nobody's numbers yet
+    longest = max(counts)
+    rows = [
+        read.sequence.blocks[:count] + [spare] * (longest - count) for read, count in zip(reads, counts, strict=True)
+    ]
     return np.asarray(rows, np.int32)

@@ -1,15 +1,17 @@
 """Engines one after the other, as one: a model is replaced, or its kernels, and nobody's stream changes midway."""
 
 import logging
+import subprocess
 import threading
 from collections.abc import Sequence
 
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device
 from victorian.engine.compilation import library, library_path, why_not
-from victorian.engine.engine import Engine, warm_up
+from victorian.engine.engine import Engine, under_way, warm_up
 from victorian.engine.mailbox import Streams
 from victorian.engine.request import Deliver, Load, Request
+from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT
 from victorian.tokens.bpe import Encoding
 
@@ -33,9 +35,9 @@ class Succession(Streams):
         """New requests go to this engine from now on; after `retire` or `close` it is closed instead."""
         with self._changing:
             if not (self._closed or self._retired):
-                self._newest.retire()
                 self._earlier = [one for one in (*self._earlier, self._newest) if one.active]
-                self._newest = engine
+                replaced, self._newest = self._newest, engine
+                replaced.retire()
                 return
         engine.close()
 
@@ -50,7 +52,8 @@ class Succession(Streams):
     @property
     def healthy(self) -> bool:
         """Whether new requests are taken."""
-        return self._newest.healthy
+        with self._changing:  # one that gives way just now is not what is asked about
+            return self._newest.healthy
 
     @property
     def load(self) -> Load:
@@ -90,11 +93,15 @@ class Succession(Streams):
 
     def require_room(self, count: int = 1) -> None:
         """As `Engine.require_room`, of the newest."""
-        self._newest.require_room(count)
+        with self._changing:
+            self._newest.require_room(count)
 
     def submit_all(self, requests: Sequence[tuple[Request, Deliver]]) -> None:
         """As `Engine.submit_all`, to the newest."""
         with self._changing:  # an engine that is chosen may not be replaced before it has the requests
+            for request, _ in requests:
+                if any(one.has(request.id) for one in self._earlier):
+                    raise under_way(request.id)
             self._newest.submit_all(requests)
 
     def cancel(self, request_id: str) -> None:
@@ -125,7 +132,7 @@ def start(model: GPT, encoding: Encoding, config: EngineConfig) -> Succession:
     int8 is bf16 until then. Where only the kernels will do, as `kernels` and `batch_invariant` can say, it waits.
     """
     meanwhile = config.kernels == "auto" and not config.batch_invariant and pick_device().type == "cpu"
-    if not meanwhile or why_not(model.config) is not None or library_path().exists():
+    if not meanwhile or why_not(model.config) is not None or not _to_be_compiled():
         return Succession(Engine(model, encoding, config))
     precision = "bf16" if config.precision == "int8" else config.precision
     first = config.model_copy(update={"kernels": "torch", "precision": precision})
@@ -149,3 +156,11 @@ def start(model: GPT, encoding: Encoding, config: EngineConfig) -> Succession:
     logger.info("compiling the engine's kernels; torch answers until they are ready")
     threading.Thread(target=compile_and_replace, name="kernels", daemon=True).start()
     return engines
+
+
+def _to_be_compiled() -> bool:
+    """Whether the kernels are not there yet and there is a place for them; whoever needs them says if there is none."""
+    try:
+        return not library_path().exists()
+    except (ConfigError, OSError, subprocess.SubprocessError):
+        return False

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from victorian.config import make_private
 from victorian.errors import ConfigError, DataError, StorageError, VictorianError
 from victorian.storage import Storage, save_pieces
 from victorian.tokens.manifest import ShardEntry
@@ -167,7 +168,7 @@ class ShardCache:
             yield
 
     def _prepare_folder(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.folder)
         status = self.folder.stat()
         if status.st_uid != os.getuid():
             raise StorageError(f"{self.folder} belongs to another user: set VICTORIAN_CACHE to a folder of your own")

@@ -17,6 +17,7 @@ struct BFloat {
 inline BFloat to_bfloat(float value) {  // to the nearest, ties to even
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
+    if ((bits & 0x7FFFFFFF) > 0x7F800000) return {static_cast<uint16_t>(bits >> 16 | 0x40)};  // no number stays none
     return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
 }
 
