@@ -81,10 +81,12 @@ class Sheet:
 
     def _at_rest(self) -> None:
         """Wait until no colour is on its way to another; the caret of what is being written blinks on."""
-        self.page.evaluate(
-            """() => Promise.allSettled(
-                document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)
-            )"""
+        # Looked at again and again: the promise of one that is replaced meanwhile may never be kept.
+        self.page.wait_for_function(
+            """() => !document.getAnimations().some(
+                (one) => one instanceof CSSTransition && one.playState === "running"
+            )""",
+            polling=50,
         )
 
     def middle(self, place: Locator) -> tuple[float, float]:

@@ -244,7 +244,15 @@ class TestWriting:
         write(page, BEGINNING)
         ended(page)
         first = text(page)
-        page.evaluate("() => { document.getElementById('retry').click(); location.reload(); }")  # nothing has come yet
+        page.evaluate(
+            """() => {  // and leaves before anything has come
+                document.getElementById("retry").click();
+                dispatchEvent(new Event("pagehide"));
+                const kept = {...sessionStorage};
+                addEventListener("pagehide", () => Object.assign(sessionStorage, kept));
+                location.reload();
+            }"""
+        )
         expect(page.get_by_label("Manuscript")).to_have_value(first)
         assert written(page) == [first.removeprefix(BEGINNING)]
         button(page, "Retry")

@@ -159,7 +159,7 @@ class TestPage:
         page.button(key="continue").click().run()
         job = desk.job
         assert job
-        page.session_state["asked"] = (desk.write, None)  # as the button's second press would say
+        page.session_state["press"].note(desk.write, None)  # as the button's second press would say
         page.run()
         assert desk.job is job
         page.button(key="stop_writing").click().run()

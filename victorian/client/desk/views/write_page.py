@@ -1,6 +1,7 @@
 """The page that a writer stays on."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -57,14 +58,34 @@ def write_page() -> None:
                 _shown(desk)
 
 
-def _ask(do: Callable[[], None], job: Job | None) -> None:
-    """Note what a button was pressed for: it is done in the run's order, after typed text and panel have been taken."""
-    st.session_state.asked = (do, job)
+@dataclass
+class Press:
+    """What a button was pressed for: it is done in the run's order, after typed text and panel have been taken.
+
+    An object of its own, since Streamlit drops a callback that touches the session's state when the next run is due.
+    """
+
+    do: Callable[[], None] | None = None
+    job: Job | None = None
+
+    def note(self, do: Callable[[], None], job: Job | None) -> None:
+        self.do, self.job = do, job
+
+    def taken(self) -> tuple[Callable[[], None] | None, Job | None]:
+        """Once."""
+        do, job = self.do, self.job
+        self.do = self.job = None
+        return do, job
+
+
+def _press() -> Press:
+    press: Press = st.session_state.setdefault("press", Press())
+    return press
 
 
 def _do(desk: Desk, usable: bool) -> None:
     """What was asked for with a button or a key, so that this run shows what comes of it."""
-    do, job = st.session_state.pop("asked", (None, None))
+    do, job = _press().taken()
     about = desk.about
     if do is None:
         take_act(desk)
@@ -130,7 +151,7 @@ def _actions(desk: Desk, usable: bool, awaited: bool) -> None:
 
 
 def _button(desk: Desk, label: str, key: str, do: Callable[[], None], able: bool = True, **other: Any) -> None:
-    st.button(label, key=key, disabled=not able, on_click=_ask, args=(do, desk.job), **other)
+    st.button(label, key=key, disabled=not able, on_click=_press().note, args=(do, desk.job), **other)
 
 
 def _while_writing(desk: Desk, job: Job, awaited: bool) -> None:
