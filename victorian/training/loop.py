@@ -29,7 +29,7 @@ from victorian.model.gpt2 import GPT
 from victorian.tokens.batches import Batch, Batches
 from victorian.tokens.prefetch import BATCHES_AHEAD, Prefetcher
 from victorian.tokens.stream import TokenStream
-from victorian.training.checkpoint import Position, Trainee, load_checkpoint, take_snapshot
+from victorian.training.checkpoint import Best, Position, Trainee, load_checkpoint, take_best, take_snapshot
 from victorian.training.divergence import Trouble
 from victorian.training.evaluation import score_windows
 from victorian.training.monitors import Monitor, StepRecord
@@ -120,6 +120,7 @@ class _Run:
         self._judge = Batches(validation, context, 1, seed) if validation else None
         self._monitors = extras.monitors if worker.rank == 0 else ()
         self._peak = peak_flops(worker.device, training_dtype(self._config, worker.device)) if self._monitors else None
+        self._best: Best | None = None
         self._asked_at = self._inside = 0.0
         self._began = time.perf_counter()
 
@@ -245,9 +246,16 @@ class _Run:
             monitor.step(record)
 
     def _save(self, noticed: bool) -> None:
-        """Keep a checkpoint if it is time to, or the run was told something."""
+        """Keep a checkpoint if it is time to, or the run was told something; the best model waits for it in memory.
+
+        Stored with it and not before, the best model is the one that a run going on from the checkpoint knows of.
+        """
+        at = self._position
         if noticed or self._is_due(self._config.checkpoint_every_steps):
-            self._worker.save(self._position.step, partial(take_snapshot, self._trainee, self._position))
+            self._worker.save(at.step, partial(take_snapshot, self._trainee, at, self._best))
+            self._best = None
+        elif at.is_best and self._worker.rank == 0:
+            self._best = take_best(self._trainee, at)
 
 
 def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Position]:
