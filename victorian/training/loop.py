@@ -98,7 +98,7 @@ def train(
 
     Raises:
         TrainingError: if the step cannot be shared by the workers, the checkpoint is of another recipe or damaged,
-            a checkpoint cannot be stored, or the loss diverges.
+            a checkpoint cannot be stored, or a step diverges.
     """
     check_split(recipe, worker.world_size)
     return _Run(recipe, training, validation, worker, extras or Extras()).finish()
@@ -138,7 +138,7 @@ class _Run:
                 batch, data_wait = _timed(ready.next)
                 (loss_here, norm), seconds = _timed(partial(self._compute, batch))
                 loss = self._advance(batch, loss_here, norm, seconds)
-                looked = self._look()
+                looked = self._look(batch)
                 notice = self._ask()
                 if self._monitors:
                     waits = {"data_wait": round(data_wait, 6), "checkpoint_wait": round(checkpoint_wait, 6)}
@@ -183,10 +183,12 @@ class _Run:
         """Go on to the next position; the step's loss over all workers."""
         at, workers = self._position, self._worker.world_size
         self._inside += seconds
-        loss, total_seconds = (v / workers for v in self._worker.total([loss_here, at.seconds + seconds]))
-        if self._trouble.diverged(loss, at.loss, self._config):
-            self._trouble.keep(at.step, batch, self._worker, loss, self._config)
+        # All workers have the same norm but for its rounding; of the sum no two can think differently.
+        shares = self._worker.total([loss_here, norm, at.seconds + seconds])
+        loss, norm, total_seconds = (share / workers for share in shares)
         overflowed = self._trainee.precision.scales and not math.isfinite(norm)
+        if reason := self._trouble.diverged(loss, None if overflowed else norm, at.loss, self._config):
+            self._trouble.keep(at.step, batch, self._worker, reason, self._config)
         self._position = at.model_copy(
             update={
                 "step": at.step + 1,
@@ -197,13 +199,16 @@ class _Run:
         )
         return loss
 
-    def _look(self) -> bool:
-        """Measure the validation loss if it is time to; whether it was."""
+    def _look(self, batch: Batch) -> bool:
+        """Measure the validation loss after a batch's step if it is time to; whether it was."""
         if self._judge is None or not self._is_due(self._config.validation_every_steps):
             return False
         with self._trainee.precision.autocast():
             judged = _validate(self._trainee.model, self._judge, self._config, self._worker)
         at = self._position
+        if not math.isfinite(judged):  # the step that was taken last did it
+            reason = f"the validation loss became {judged:.4g}"
+            self._trouble.keep(at.step - 1, batch, self._worker, reason, self._config)
         best = min(judged, at.best_validation_loss or math.inf)
         self._position = at.model_copy(
             update={"validation_loss": judged, "validated_step": at.step, "best_validation_loss": best}
