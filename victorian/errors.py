@@ -7,7 +7,7 @@
     │   └── TakenError        ... because something of that name is there already
     ├── DataError         shards that are missing, corrupt or of another vocabulary
     ├── TrainingError     a run that cannot start or go on
-    │   ├── DivergedError     ... because its loss is no number, or far above what it was
+    │   ├── DivergedError     ... because a loss or gradient is no number, or its loss far above what it was
     │   ├── UnstoredError     ... because its checkpoints cannot be stored
     │   └── StoppedError      ... because it was told to stop; it can be gone on with
     ├── ArtifactError     a model directory that is missing, corrupt or of another vocabulary
@@ -50,7 +50,7 @@ class TrainingError(VictorianError, RuntimeError):
 
 
 class DivergedError(TrainingError):
-    """The loss of a step is no number, or far above its running mean.
+    """A step's loss or gradient, or the validation loss after it, is no number, or its loss far above the running mean.
 
     Attributes:
         may_go_on: whether another attempt would leave out the batch that caused it.

@@ -75,7 +75,7 @@ def test_a_worker_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_befor
 def test_the_best_model_is_kept_of_a_run_that_began_with_another(
     toy_data: Path, toy_artifact: Path, tmp_path: Path
 ) -> None:
-    watching = {"validation_every_steps": 4, "checkpoint_every_steps": 4, "steps": 12, "divergence": 1000.0}
+    watching = {"validation_every_steps": 4, "checkpoint_every_steps": 5, "steps": 12, "divergence": 1000.0}
     # A rate that rises until it harms: the last model is not the best.
     rising = {"warmup_steps": 12, "hold": 0.9}
     recipe = recipe_of(training=watching, schedule=rising, optimizer={"name": "adamw", "learning_rate": 3.0})

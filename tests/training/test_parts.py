@@ -73,6 +73,19 @@ def test_a_gradient_longer_than_the_clip_is_shortened_and_no_other(length: float
     assert float(gradient[0]) == pytest.approx(left, rel=1e-5)
 
 
+def test_a_gradient_that_is_no_number_changes_no_weight() -> None:
+    model = GPT(TOY.model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = Optimizer(model, OptimizerConfig(name="muon"))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    gradient = model.final_norm.weight.grad
+    assert gradient is not None
+    gradient[0] = math.inf
+    assert not math.isfinite(Precision(torch.float32, torch.device("cpu")).step(optimizer, model.parameters(), 1.0))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
 def test_muon_takes_the_blocks_matrices_and_adamw_the_rest() -> None:
     model = GPT(TOY.model)
     adamw, muon = Optimizer(model, OptimizerConfig(name="muon")).parts

@@ -1,7 +1,8 @@
 """Ray Train: a TorchTrainer around `training/loop.py`.
 
 A run is a folder, here or in an object store: `recipe.json`, `metrics.jsonl` and `tensorboard/` while it runs, `best/`
-with the model of the lowest validation loss, `artifact/` when it is done, and `ray/`, where its checkpoints are.
+with the model of the lowest validation loss up to the last checkpoint, `artifact/` when it is done, and `ray/`, where
+its checkpoints are.
 Running again with the same folder goes on from the last of them.
 """
 

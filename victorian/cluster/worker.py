@@ -75,7 +75,7 @@ class RayWorker:
         run: the run's folder.
         switchboard: where the driver says that the run is to end.
         before: called before a checkpoint is written.
-        keep: called with every snapshot that is stored.
+        keep: called with every snapshot before its checkpoint is written.
     """
 
     def __init__(

@@ -151,7 +151,7 @@ class TrainingConfig(Section):
     checkpoints_kept: int = Field(2, ge=1)
     """Latest checkpoints that are kept, beside the model with the lowest validation loss."""
     divergence: float = Field(3.0, gt=0)
-    """Nats a token above its running mean from which a loss counts as diverged; so does one that is no number."""
+    """Nats a token above its running mean from which a loss diverges; so does a loss or gradient that is no number."""
     on_divergence: Literal["stop", "leave out"] = "stop"
     """A step that diverged: end the run, or go on from the checkpoint before it without its batch."""
     seed: int = Field(1337, ge=0)

@@ -13,20 +13,20 @@ BEST = "best/"
 
 
 def keep_best(run: Storage, record: Callable[[Position], TrainingRecord], snapshot: Snapshot) -> None:
-    """Store a snapshot's model if it is the best so far, and then remove the one that was.
+    """Store the best model that comes with a snapshot, if one does, and then remove the one that was.
 
     Args:
         run: the run's folder.
         record: what an artifact at this position is to say of itself.
     """
-    at = snapshot.position
-    if not at.is_best:
+    best = snapshot.best
+    if best is None:
         return
     with torch.device("meta"):
         model = GPT(snapshot.recipe.model)
-    model.load_state_dict(snapshot.model, assign=True)
-    name = f"{BEST}step-{at.step:08d}"
-    write_artifact(f"{run.uri}/{name}", model, snapshot.recipe, record(at))
+    model.load_state_dict(best.model, assign=True)
+    name = f"{BEST}step-{best.position.step:08d}"
+    write_artifact(f"{run.uri}/{name}", model, snapshot.recipe, record(best.position))
     others = [key for key in run.names(BEST) if not key.startswith(f"{name}/")]
     for key in sorted(others, key=lambda key: not key.endswith(RECORD)):  # without its record it is no artifact
         run.delete(key)

@@ -68,6 +68,14 @@ class Trainee:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The model of the lowest validation loss so far, copied as a snapshot is."""
+
+    position: Position
+    model: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A moment of a run, copied into memory that nothing else writes to: it can be stored while training goes on."""
 
@@ -76,6 +84,8 @@ class Snapshot:
     loss_scaler: dict[str, float]
     model: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
+    best: Best | None = None
+    """What is to be kept beside the checkpoint; None if no look since the snapshot before was the best so far."""
 
     def write(self, storage: Storage) -> None:
         """Store the checkpoint; without `state.json`, which comes last, it is none."""
@@ -88,14 +98,25 @@ class Snapshot:
         storage.write(STATE, state.model_dump_json(indent=1).encode())
 
 
-def take_snapshot(trainee: Trainee, position: Position) -> Snapshot:
-    """Copy a run's state; training waits only as long as the copy takes."""
+def take_best(trainee: Trainee, position: Position) -> Best:
+    """Copy the model of a look that was the best so far, to be stored with the next checkpoint."""
+    return Best(position, _copied(trainee.model.state_dict()))
+
+
+def take_snapshot(trainee: Trainee, position: Position, best: Best | None = None) -> Snapshot:
+    """Copy a run's state; training waits only as long as the copy takes.
+
+    Args:
+        best: the best model since the snapshot before, unless it is the one at this position.
+    """
+    model = _copied(trainee.model.state_dict())
     return Snapshot(
         recipe=trainee.recipe,
         position=position,
         loss_scaler=trainee.precision.state(),
-        model=_copied(trainee.model.state_dict()),
+        model=model,
         optimizer=_copied(trainee.optimizer.tensors()),
+        best=Best(position, model) if position.is_best else best,
     )
 
 

@@ -1,4 +1,4 @@
-"""Steps whose loss diverges: what is kept of them, and how a run goes on without their batches.
+"""Steps that diverge: what is kept of them, and how a run goes on without their batches.
 
 A run that leaves batches out is a function of its recipe and the list of them, so it can still be resumed exactly.
 """
@@ -34,18 +34,29 @@ class Trouble:
             step += index <= step
         return step
 
-    def diverged(self, loss: float, mean: float | None, config: TrainingConfig) -> bool:
-        """Whether a loss is no number, or too far above its running mean."""
-        return not math.isfinite(loss) or (mean is not None and loss > mean + config.divergence)
+    def diverged(self, loss: float, norm: float | None, mean: float | None, config: TrainingConfig) -> str | None:
+        """What tells that a step diverged: a loss or gradient that is no number, or a loss far above its running mean.
 
-    def keep(self, step: int, batch: Batch, worker: Worker, loss: float, config: TrainingConfig) -> None:
+        Args:
+            norm: of the gradient; None where it overflowed and the step was skipped for that.
+        """
+        if not math.isfinite(loss) or (mean is not None and loss > mean + config.divergence):
+            return f"the loss became {loss:.4g}"
+        if norm is not None and not math.isfinite(norm):
+            return f"the norm of the gradient became {norm:.4g}"
+        return None
+
+    def keep(self, step: int, batch: Batch, worker: Worker, reason: str, config: TrainingConfig) -> None:
         """Store every worker's share of a step's batch and end this attempt.
+
+        Args:
+            reason: what tells that the step diverged.
 
         Raises:
             DivergedError: always; `may_go_on` tells whether the next attempt will leave the batch out.
         """
         index = self.batch_index(step)
-        words = f"the loss became {loss:.4g} at step {step + 1}"
+        words = f"{reason} at step {step + 1}"
         if not self._run:
             raise DivergedError(f"{words}; lower the learning rate, or use bf16 or fp32")
         key = f"diverged/batch-{index:08d}-worker-{worker.rank}.safetensors"

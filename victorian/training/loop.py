@@ -29,7 +29,7 @@ from victorian.model.gpt2 import GPT
 from victorian.tokens.batches import Batch, Batches
 from victorian.tokens.prefetch import BATCHES_AHEAD, Prefetcher
 from victorian.tokens.stream import TokenStream
-from victorian.training.checkpoint import Position, Trainee, load_checkpoint, take_snapshot
+from victorian.training.checkpoint import Best, Position, Trainee, load_checkpoint, take_best, take_snapshot
 from victorian.training.divergence import Trouble
 from victorian.training.evaluation import score_windows
 from victorian.training.monitors import Monitor, StepRecord
@@ -98,7 +98,7 @@ def train(
 
     Raises:
         TrainingError: if the step cannot be shared by the workers, the checkpoint is of another recipe or damaged,
-            a checkpoint cannot be stored, or the loss diverges.
+            a checkpoint cannot be stored, or a step diverges.
     """
     check_split(recipe, worker.world_size)
     return _Run(recipe, training, validation, worker, extras or Extras()).finish()
@@ -120,6 +120,7 @@ class _Run:
         self._judge = Batches(validation, context, 1, seed) if validation else None
         self._monitors = extras.monitors if worker.rank == 0 else ()
         self._peak = peak_flops(worker.device, training_dtype(self._config, worker.device)) if self._monitors else None
+        self._best: Best | None = None
         self._asked_at = self._inside = 0.0
         self._began = time.perf_counter()
 
@@ -137,7 +138,7 @@ class _Run:
                 batch, data_wait = _timed(ready.next)
                 (loss_here, norm), seconds = _timed(partial(self._compute, batch))
                 loss = self._advance(batch, loss_here, norm, seconds)
-                looked = self._look()
+                looked = self._look(batch)
                 notice = self._ask()
                 if self._monitors:
                     waits = {"data_wait": round(data_wait, 6), "checkpoint_wait": round(checkpoint_wait, 6)}
@@ -182,10 +183,12 @@ class _Run:
         """Go on to the next position; the step's loss over all workers."""
         at, workers = self._position, self._worker.world_size
         self._inside += seconds
-        loss, total_seconds = (v / workers for v in self._worker.total([loss_here, at.seconds + seconds]))
-        if self._trouble.diverged(loss, at.loss, self._config):
-            self._trouble.keep(at.step, batch, self._worker, loss, self._config)
+        # All workers have the same norm but for its rounding; of the sum no two can think differently.
+        shares = self._worker.total([loss_here, norm, at.seconds + seconds])
+        loss, norm, total_seconds = (share / workers for share in shares)
         overflowed = self._trainee.precision.scales and not math.isfinite(norm)
+        if reason := self._trouble.diverged(loss, None if overflowed else norm, at.loss, self._config):
+            self._trouble.keep(at.step, batch, self._worker, reason, self._config)
         self._position = at.model_copy(
             update={
                 "step": at.step + 1,
@@ -196,13 +199,16 @@ class _Run:
         )
         return loss
 
-    def _look(self) -> bool:
-        """Measure the validation loss if it is time to; whether it was."""
+    def _look(self, batch: Batch) -> bool:
+        """Measure the validation loss after a batch's step if it is time to; whether it was."""
         if self._judge is None or not self._is_due(self._config.validation_every_steps):
             return False
         with self._trainee.precision.autocast():
             judged = _validate(self._trainee.model, self._judge, self._config, self._worker)
         at = self._position
+        if not math.isfinite(judged):  # the step that was taken last did it
+            reason = f"the validation loss became {judged:.4g}"
+            self._trouble.keep(at.step - 1, batch, self._worker, reason, self._config)
         best = min(judged, at.best_validation_loss or math.inf)
         self._position = at.model_copy(
             update={"validation_loss": judged, "validated_step": at.step, "best_validation_loss": best}
@@ -245,9 +251,16 @@ class _Run:
             monitor.step(record)
 
     def _save(self, noticed: bool) -> None:
-        """Keep a checkpoint if it is time to, or the run was told something."""
+        """Keep a checkpoint if it is time to, or the run was told something; the best model waits for it in memory.
+
+        Stored with it and not before, the best model is the one that a run going on from the checkpoint knows of.
+        """
+        at = self._position
         if noticed or self._is_due(self._config.checkpoint_every_steps):
-            self._worker.save(self._position.step, partial(take_snapshot, self._trainee, self._position))
+            self._worker.save(at.step, partial(take_snapshot, self._trainee, at, self._best))
+            self._best = None
+        elif at.is_best and self._worker.rank == 0:
+            self._best = take_best(self._trainee, at)
 
 
 def _begin(recipe: Recipe, worker: Worker, extras: Extras) -> tuple[Trainee, Position]:

@@ -38,7 +38,7 @@ class Precision:
         torch.autograd.backward(self._scaler.scale(loss))
 
     def step(self, optimizer: Optimizer, parameters: Iterable[torch.Tensor], clip: float) -> float:
-        """Unscale, clip the whole gradient to the norm `clip`, and step; a step that overflowed is skipped.
+        """Unscale, clip the whole gradient to the norm `clip`, and step; where its norm is no number, no step is taken.
 
         Returns:
             The norm of the gradient before clipping; inf or nan where it overflowed.
@@ -51,7 +51,7 @@ class Precision:
         if not norm <= clip:  # a pass over all gradients, which would leave shorter ones as they are
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm, device=gradients[0].device))
         # The scaler judges each optimizer by its own gradients, but one overflow has spoiled the common norm of all.
-        if math.isfinite(norm) or not self.scales:
+        if math.isfinite(norm):
             for part in optimizer.parts:
                 self._scaler.step(part)
         self._scaler.update()

@@ -49,19 +49,19 @@ class Attempts:
     Args:
         resumed_at: step of the checkpoint that the run goes on from.
         before: called before each is written: what must be stored by then.
-        after: called with each that was written, for what else is to be stored of it.
+        keep: called with each before its checkpoint is written, which counts on what is kept of it.
     """
 
     def __init__(
         self,
         resumed_at: int = 0,
         before: Callable[[], None] = lambda: None,
-        after: Callable[[Snapshot], None] = lambda _: None,
+        keep: Callable[[Snapshot], None] = lambda _: None,
         pauses: tuple[float, ...] = PAUSES,
     ) -> None:
         self._last = resumed_at
         self._before = before
-        self._after = after
+        self._keep = keep
         self._pauses = pauses
 
     def write(self, snapshot: Snapshot, storage: Storage) -> None:
@@ -74,8 +74,8 @@ class Attempts:
         for pause in (*self._pauses, None):
             try:
                 self._before()
+                self._keep(snapshot)
                 snapshot.write(storage)
-                self._after(snapshot)
             except StorageError as error:
                 if pause is None:
                     raise unstored(f"the checkpoint of step {step}", error, self._last) from error

@@ -50,15 +50,19 @@ class Worker(Protocol):
 
 
 class LocalWorker:
-    """A run of one process without Ray. It keeps its latest checkpoint in `folder`."""
+    """A run of one process without Ray. It keeps its latest checkpoint in `folder`.
+
+    Args:
+        keep: called with every snapshot before its checkpoint is written.
+    """
 
     rank = 0
     world_size = 1
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: Callable[[Snapshot], None] = lambda _: None) -> None:
         self.device = pick_device()
         self._folder = folder
-        self._attempts = Attempts()
+        self._attempts = Attempts(keep=keep)
         self._saver = Saver(self._store)
 
     def wrap(self, model: nn.Module) -> nn.Module:
