@@ -19,6 +19,10 @@ from victorian.service.models import Served
 from victorian.service.protocol import Choice, CompletionRequest, Usage, usage
 from victorian.tokens.bpe import Encoding
 
+MAX_LOGPROBS_AT_ONCE = 2**18
+"""Log-probabilities in an answer that is no stream, and so is held whole: 43 MiB with 20 alternatives a token, ten
+times that with none."""
+
 
 def choice_seed(seed: int, number: int) -> int:
     """The seed of a prompt's choice: the request's own for the first, so that it is what `n=1` gives.
@@ -54,7 +58,7 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         sampling if sampling.seed is None else sampling.model_copy(update={"seed": choice_seed(sampling.seed, number)})
         for number in range(body.n)
     ]
-    return [
+    requests = [
         served.engine.request(
             prompt,
             samplings[index % body.n],
@@ -65,6 +69,20 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         )
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(body.n))
     ]
+    _require_few_logprobs(requests, body)
+    return requests
+
+
+def _require_few_logprobs(requests: list[Request], body: CompletionRequest) -> None:
+    """RequestError where an answer would hold more of them than it may; a stream holds few at any time."""
+    if body.logprobs is None or body.stream:
+        return
+    tokens = sum(body.max_tokens + len(request.prompt) * body.echo for request in requests)
+    each = body.logprobs + 1  # of the token, and of those in its place
+    if tokens * each > MAX_LOGPROBS_AT_ONCE:
+        asked = f"{tokens} tokens with {each} log-probabilities each are {tokens * each}"
+        most = f"an answer that is no stream has at most {MAX_LOGPROBS_AT_ONCE}"
+        raise RequestError(f"{asked}; {most}: set stream, or ask for fewer", "logprobs")
 
 
 class Piece(NamedTuple):
