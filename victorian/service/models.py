@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from victorian.artifact import find_artifact, read_artifact
@@ -59,6 +60,11 @@ class Models:
         """Whether others serve from now on: who holds a socket should connect to them."""
         self.draining = False
         """Whether nothing new is taken, here or by others; what is under way goes on."""
+        self.unanswered = 0
+        """Requests over HTTP and generations on sockets that were taken, and not all of whose answer has been sent.
+
+        Not what is `active`: an engine is done with a text that its client still reads.
+        """
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have a function called, on any thread, when what is served has changed; until `unwatch`."""
@@ -105,6 +111,18 @@ class Models:
             message = f"no model is called {name!r}; this service has {', '.join(self._served)}"
             raise RequestError(message, "model", code="model_not_found")
         return found
+
+    @contextmanager
+    def answering(self, name: str | None) -> Iterator[Served]:
+        """As `find`, and what that model is asked for is unanswered for as long as the block.
+
+        To be used on the event loop alone.
+        """
+        self.unanswered += 1  # before `find` looks whether another thread drains, which then reads how many there are
+        try:
+            yield self.find(name)
+        finally:
+            self.unanswered -= 1
 
     def all(self) -> list[Served]:
         return list(self._served.values())
