@@ -98,22 +98,26 @@ Pieces = AsyncGenerator[list[Piece] | Failed, None]
 
 
 class Choices:
-    """Some requests of one client, under way; all of them are taken, or none is."""
+    """Some requests of one client, under way; all of them are taken, or none is.
+
+    Attributes:
+        requests: as the engine has them.
+    """
 
     def __init__(self, served: Served, requests: list[Request], body: CompletionRequest) -> None:
+        self.requests = requests
         self._served = served
-        self._requests = requests
         self._writers = [Writer(index, one, body, served.engine.encoding) for index, one in enumerate(requests)]
         self._choices_a_prompt = body.n
         self._streams: list[AsyncGenerator[list[Event], None]] = []
 
     def submit(self) -> None:
         """Hand them to the engine; raises as `Engine.submit_all` does."""
-        self._streams = self._served.streams(self._requests)
+        self._streams = self._served.streams(self.requests)
 
     def cancel(self) -> None:
         """Stop them all within a step."""
-        for request in self._requests:
+        for request in self.requests:
             self._served.engine.cancel(request.id)
 
     async def pieces(self) -> Pieces:
@@ -170,7 +174,7 @@ class Choices:
 
     def usage_with(self, completion_tokens: int) -> Usage:
         """The same when so many were generated."""
-        return usage(sum(len(one.prompt) for one in self._requests[:: self._choices_a_prompt]), completion_tokens)
+        return usage(sum(len(one.prompt) for one in self.requests[:: self._choices_a_prompt]), completion_tokens)
 
     @property
     def _completion_tokens(self) -> int:

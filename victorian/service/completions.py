@@ -13,11 +13,12 @@ from fastapi.responses import Response, StreamingResponse
 
 from victorian.config import ServiceConfig
 from victorian.engine.request import Failed
+from victorian.errors import ServiceError
 from victorian.service.admission import admission, require_room
 from victorian.service.answers import failed, failure, refusals
 from victorian.service.callers import Caller, price
 from victorian.service.choices import Choices, Piece, Pieces, engine_requests, whole
-from victorian.service.models import Models
+from victorian.service.models import Models, Served
 from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
 
 EVENT = {
@@ -49,15 +50,23 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
     @router.post("/v1/completions", response_model=Completion, responses=ANSWERS)
     async def completions(body: CompletionRequest, http: Request, until_sent: UntilSent) -> Response:
         """Continue prompts."""
-        served = until_sent.enter_context(models.answering(body.model))
-        require_room(http, served, body)
         name = f"cmpl-{uuid.uuid4().hex}"
-        # In a thread: a megabyte of text takes a quarter of a second to encode.
-        requests = await asyncio.to_thread(engine_requests, served, body, config, name)
+
+        async def prepare(served: Served) -> Choices:
+            require_room(http, served, body)
+            # In a thread: a megabyte of text takes a quarter of a second to encode.
+            return Choices(served, await asyncio.to_thread(engine_requests, served, body, config, name), body)
+
+        served = until_sent.enter_context(models.answering(body.model))
+        choices = await prepare(served)
         caller: Caller = http.state.caller
-        await caller.spend_tokens(price(requests, body.n, body.max_tokens))
-        choices = Choices(served, requests, body)
-        choices.submit()
+        await caller.spend_tokens(price(choices.requests, body.n, body.max_tokens))
+        try:
+            choices.submit()
+        except ServiceError as refusal:  # the model may have been replaced meanwhile; nobody pays twice for that
+            served = models.successor(body.model, served, refusal)
+            choices = await prepare(served)
+            choices.submit()
         pieces = _until_client_leaves(http, choices)
         first = await anext(pieces)
         answer = Completion(id=name, created=int(time.time()), model=served.name, choices=[])

@@ -124,6 +124,18 @@ class Models:
         finally:
             self.unanswered -= 1
 
+    def successor(self, name: str | None, served: Served, refusal: ServiceError) -> Served:
+        """The model that has replaced one which was found by that name, and has refused what was prepared for it.
+
+        Raises:
+            ServiceError: the refusal, if none has; or as `find` does.
+            RequestError: as `find` does.
+        """
+        found = self.find(name)
+        if found is served:
+            raise refusal
+        return found
+
     def all(self) -> list[Served]:
         return list(self._served.values())
 
