@@ -52,7 +52,7 @@ class Service:
 
     def idle(self) -> bool:
         """Whether nothing is left running, soon."""
-        return soon(lambda: self.engine.active == 0)
+        return soon(lambda: self.engine.active == self.models.unanswered == 0)
 
 
 @contextmanager

@@ -94,9 +94,9 @@ class Deployment:
         os._exit(1)
 
     def drain(self) -> int:
-        """Take no new requests from now on; how many are under way."""
+        """Take no new requests from now on; how many have not been answered to their end."""
         self._models.drain()
-        return self._models.active
+        return self._models.unanswered
 
     def check_health(self) -> None:
         """Ray replaces a replica whose engine has broken, or hangs."""
@@ -136,7 +136,7 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
 
 
 def drain(seconds: float) -> int:
-    """Have every replica take nothing new, and wait until what is under way has ended; how many had not in time.
+    """Have every replica take nothing new, and wait until all is answered; how many were not in time.
 
     Raises:
         ServiceError: if nothing is served here.

@@ -19,6 +19,10 @@ from victorian.service.models import Served
 from victorian.service.protocol import Choice, CompletionRequest, Usage, usage
 from victorian.tokens.bpe import Encoding
 
+MAX_LOGPROBS_AT_ONCE = 2**18
+"""Log-probabilities in an answer that is no stream, and so is held whole: 43 MiB with 20 alternatives a token, ten
+times that with none."""
+
 
 def choice_seed(seed: int, number: int) -> int:
     """The seed of a prompt's choice: the request's own for the first, so that it is what `n=1` gives.
@@ -54,7 +58,7 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         sampling if sampling.seed is None else sampling.model_copy(update={"seed": choice_seed(sampling.seed, number)})
         for number in range(body.n)
     ]
-    return [
+    requests = [
         served.engine.request(
             prompt,
             samplings[index % body.n],
@@ -65,6 +69,20 @@ def engine_requests(served: Served, body: CompletionRequest, config: ServiceConf
         )
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(body.n))
     ]
+    _require_few_logprobs(requests, body)
+    return requests
+
+
+def _require_few_logprobs(requests: list[Request], body: CompletionRequest) -> None:
+    """RequestError where an answer would hold more of them than it may; a stream holds few at any time."""
+    if body.logprobs is None or body.stream:
+        return
+    tokens = sum(body.max_tokens + len(request.prompt) * body.echo for request in requests)
+    each = body.logprobs + 1  # of the token, and of those in its place
+    if tokens * each > MAX_LOGPROBS_AT_ONCE:
+        asked = f"{tokens} tokens with {each} log-probabilities each are {tokens * each}"
+        most = f"an answer that is no stream has at most {MAX_LOGPROBS_AT_ONCE}"
+        raise RequestError(f"{asked}; {most}: set stream, or ask for fewer", "logprobs")
 
 
 class Piece(NamedTuple):
@@ -80,22 +98,26 @@ Pieces = AsyncGenerator[list[Piece] | Failed, None]
 
 
 class Choices:
-    """Some requests of one client, under way; all of them are taken, or none is."""
+    """Some requests of one client, under way; all of them are taken, or none is.
+
+    Attributes:
+        requests: as the engine has them.
+    """
 
     def __init__(self, served: Served, requests: list[Request], body: CompletionRequest) -> None:
+        self.requests = requests
         self._served = served
-        self._requests = requests
         self._writers = [Writer(index, one, body, served.engine.encoding) for index, one in enumerate(requests)]
         self._choices_a_prompt = body.n
         self._streams: list[AsyncGenerator[list[Event], None]] = []
 
     def submit(self) -> None:
         """Hand them to the engine; raises as `Engine.submit_all` does."""
-        self._streams = self._served.streams(self._requests)
+        self._streams = self._served.streams(self.requests)
 
     def cancel(self) -> None:
         """Stop them all within a step."""
-        for request in self._requests:
+        for request in self.requests:
             self._served.engine.cancel(request.id)
 
     async def pieces(self) -> Pieces:
@@ -152,7 +174,7 @@ class Choices:
 
     def usage_with(self, completion_tokens: int) -> Usage:
         """The same when so many were generated."""
-        return usage(sum(len(one.prompt) for one in self._requests[:: self._choices_a_prompt]), completion_tokens)
+        return usage(sum(len(one.prompt) for one in self.requests[:: self._choices_a_prompt]), completion_tokens)
 
     @property
     def _completion_tokens(self) -> int:

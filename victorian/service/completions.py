@@ -5,19 +5,20 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 
 from victorian.config import ServiceConfig
 from victorian.engine.request import Failed
+from victorian.errors import ServiceError
 from victorian.service.admission import admission, require_room
 from victorian.service.answers import failed, failure, refusals
 from victorian.service.callers import Caller, price
 from victorian.service.choices import Choices, Piece, Pieces, engine_requests, whole
-from victorian.service.models import Models
+from victorian.service.models import Models, Served
 from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
 
 EVENT = {
@@ -29,6 +30,17 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
     **refusals(413, 429, 503, 504),
 }
+PART_BYTES = 1 << 16
+"""Of a plain answer. A server takes any at once, and has us wait with the next until its client has read most of it."""
+
+
+async def _until_sent() -> AsyncIterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+UntilSent = Annotated[ExitStack, Depends(_until_sent)]
+"""Is left when the answer has been sent, or its client has gone: after the route's function has returned."""
 
 
 def completions(models: Models, config: ServiceConfig) -> APIRouter:
@@ -36,17 +48,25 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
     router = APIRouter(route_class=admission(models))
 
     @router.post("/v1/completions", response_model=Completion, responses=ANSWERS)
-    async def completions(body: CompletionRequest, http: Request) -> Response:
+    async def completions(body: CompletionRequest, http: Request, until_sent: UntilSent) -> Response:
         """Continue prompts."""
-        served = models.find(body.model)
-        require_room(http, served, body)
         name = f"cmpl-{uuid.uuid4().hex}"
-        # In a thread: a megabyte of text takes a quarter of a second to encode.
-        requests = await asyncio.to_thread(engine_requests, served, body, config, name)
+
+        async def prepare(served: Served) -> Choices:
+            require_room(http, served, body)
+            # In a thread: a megabyte of text takes a quarter of a second to encode.
+            return Choices(served, await asyncio.to_thread(engine_requests, served, body, config, name), body)
+
+        served = until_sent.enter_context(models.answering(body.model))
+        choices = await prepare(served)
         caller: Caller = http.state.caller
-        await caller.spend_tokens(price(requests, body.n, body.max_tokens))
-        choices = Choices(served, requests, body)
-        choices.submit()
+        await caller.spend_tokens(price(choices.requests, body.n, body.max_tokens))
+        try:
+            choices.submit()
+        except ServiceError as refusal:  # the model may have been replaced meanwhile; nobody pays twice for that
+            served = models.successor(body.model, served, refusal)
+            choices = await prepare(served)
+            choices.submit()
         pieces = _until_client_leaves(http, choices)
         first = await anext(pieces)
         answer = Completion(id=name, created=int(time.time()), model=served.name, choices=[])
@@ -62,13 +82,19 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
                 come += [piece.choice for piece in found]
         # In a thread as well: sixteen long texts with their log-probabilities are megabytes of JSON.
         content = await asyncio.to_thread(_json, answer, come, choices.usage)
-        return Response(content, media_type="application/json")
+        length = {"Content-Length": f"{len(content)}"}
+        return StreamingResponse(_parts(content), headers=length, media_type="application/json")
 
     return router
 
 
-def _json(answer: Completion, pieces: list[Choice], spent: Usage) -> str:
-    return answer.model_copy(update={"choices": whole(pieces), "usage": spent}).model_dump_json()
+def _json(answer: Completion, pieces: list[Choice], spent: Usage) -> bytes:
+    return answer.model_copy(update={"choices": whole(pieces), "usage": spent}).model_dump_json().encode()
+
+
+async def _parts(content: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(content), PART_BYTES):
+        yield content[start : start + PART_BYTES]
 
 
 async def _until_client_leaves(http: Request, choices: Choices) -> Pieces:

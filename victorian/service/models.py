@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from victorian.artifact import find_artifact, read_artifact
@@ -59,6 +60,11 @@ class Models:
         """Whether others serve from now on: who holds a socket should connect to them."""
         self.draining = False
         """Whether nothing new is taken, here or by others; what is under way goes on."""
+        self.unanswered = 0
+        """Requests over HTTP and generations on sockets that were taken, and not all of whose answer has been sent.
+
+        Not what is `active`: an engine is done with a text that its client still reads.
+        """
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have a function called, on any thread, when what is served has changed; until `unwatch`."""
@@ -104,6 +110,30 @@ class Models:
         if found is None:
             message = f"no model is called {name!r}; this service has {', '.join(self._served)}"
             raise RequestError(message, "model", code="model_not_found")
+        return found
+
+    @contextmanager
+    def answering(self, name: str | None) -> Iterator[Served]:
+        """As `find`, and what that model is asked for is unanswered for as long as the block.
+
+        To be used on the event loop alone.
+        """
+        self.unanswered += 1  # before `find` looks whether another thread drains, which then reads how many there are
+        try:
+            yield self.find(name)
+        finally:
+            self.unanswered -= 1
+
+    def successor(self, name: str | None, served: Served, refusal: ServiceError) -> Served:
+        """The model that has replaced one which was found by that name, and has refused what was prepared for it.
+
+        Raises:
+            ServiceError: the refusal, if none has; or as `find` does.
+            RequestError: as `find` does.
+        """
+        found = self.find(name)
+        if found is served:
+            raise refusal
         return found
 
     def all(self) -> list[Served]:

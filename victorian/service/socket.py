@@ -142,13 +142,14 @@ class Conversation:
             return
         match message:
             case Generate():
-                await self._begin(message)
+                with contextlib.ExitStack() as until_told:
+                    await self._begin(message, until_told)
             case Cancel():
                 self._models.cancel(self._name(message.id))
             case Ping():
                 await self._outbox.send(Pong())
 
-    async def _begin(self, message: Generate) -> None:
+    async def _begin(self, message: Generate, until_told: contextlib.ExitStack) -> None:
         most = self._config.socket.generations
         named: str | None = message.id
         model = ""
@@ -162,24 +163,34 @@ class Conversation:
                 raise ServiceError(LEAVING, "shutting_down")
             await self._caller.spend()
             # Submitted here and not in the task, so that a cancel which follows at once finds it.
-            served = self._models.find(message.model)
+            served = until_told.enter_context(self._models.answering(message.model))
             model = served.name
-            served.engine.require_room()
-            request = await asyncio.to_thread(  # a megabyte of text takes a quarter of a second to encode
-                served.engine.request,
-                message.prompt,
-                message.parameters,
-                self._name(message.id),
-                logprobs=message.alternatives,
-                deadline_seconds=self._config.deadline(message.deadline_seconds),
-            )
+            request = await self._prepare(message, served)
             await self._caller.spend_tokens(price([request], 1, message.parameters.max_tokens))
-            [events] = served.streams([request])
+            try:
+                [events] = served.streams([request])
+            except ServiceError as refused:  # the model may have been replaced meanwhile; nobody pays twice for that
+                served = self._models.successor(message.model, served, refused)
+                request = await self._prepare(message, served)
+                [events] = served.streams([request])
         except VictorianError as error:
             self._refuse(error, model, message.id)
             await self._outbox.send(refusal(named, error))
             return
-        self._generations[message.id] = asyncio.create_task(self._generate(message.id, served, request, events))
+        task = self._generations[message.id] = asyncio.create_task(self._generate(message.id, served, request, events))
+        told = until_told.pop_all()
+        task.add_done_callback(lambda _: told.close())  # which a task that has not begun would not do when cancelled
+
+    async def _prepare(self, message: Generate, served: Served) -> Request:
+        served.engine.require_room()
+        return await asyncio.to_thread(  # a megabyte of text takes a quarter of a second to encode
+            served.engine.request,
+            message.prompt,
+            message.parameters,
+            self._name(message.id),
+            logprobs=message.alternatives,
+            deadline_seconds=self._config.deadline(message.deadline_seconds),
+        )
 
     def _refuse(self, error: Exception, model: str = "", generation: str | None = None) -> None:
         """Leave a number and a line; the log bounds how many."""

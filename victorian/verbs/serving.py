@@ -88,7 +88,7 @@ def serving_verbs() -> Verbs:
                 wait_for_interrupt()
                 say(f"nothing new is taken; what is under way has {drain_seconds:g} s, or until Ctrl-C")
                 if left := drain(drain_seconds):
-                    say(f"{left} texts were not finished")
+                    say(f"{left} answers were not finished")
             except KeyboardInterrupt:
                 say("ended at once")
             finally:
@@ -108,7 +108,7 @@ def serving_verbs() -> Verbs:
             from victorian.cluster import serve
 
             if left := serve.drain(seconds):
-                raise ServiceError(f"after {seconds:g} s, {left} texts are still under way: wait on, or cut them off")
+                raise ServiceError(f"after {seconds:g} s, {left} answers are still under way: wait on, or cut them off")
             say("nothing is under way any more: the service can be stopped")
 
     def key(name: tyro.conf.Positional[str], scopes: tuple[Scope, ...] = ("generate",)) -> None:
