@@ -169,7 +169,7 @@ class SocketConfig(Section):
     idle_seconds: float = Field(300, gt=0, le=86_400)
     """How long a socket may be open with no generation under way and no message from its client."""
     send_seconds: float = Field(30, gt=0, le=3600)
-    """How long a client may leave unread what was sent to it; with more it is cut off."""
+    """How long a client, over HTTP as well, may take nothing of what is sent to it; after that it is cut off."""
 
 
 class ServiceConfig(Section):

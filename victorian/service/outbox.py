@@ -1,11 +1,11 @@
-"""Messages on their way to one WebSocket's client, who may not read them.
+"""What is on its way to a client, who may not read it: messages of a WebSocket, and answers over HTTP.
 
 A server below holds a bounded number of bytes for a client, and then lets whoever sends wait. One that waits for too
 long has a client who is gone or does not mean well: the connection is aborted, because a goodbye would wait as well.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -15,6 +15,9 @@ from victorian.config import Section
 from victorian.service.protocol import CloseCode
 
 ABORT = "victorian.abort"
+
+PIECE_BYTES = 32 * 1024
+"""Of an answer over HTTP, sent at once: each piece has its own time, so that who reads slowly is not cut off."""
 
 
 class StalledError(Exception):
@@ -41,7 +44,8 @@ class Outbox:
             StalledError: if the client does not read.
             WebSocketDisconnect: if it has gone.
         """
-        await self._within_limit(self._send_texts, [one.model_dump_json(exclude_none=True) for one in messages])
+        for one in messages:  # each has its own time, so that who reads slowly is not cut off
+            await self._within_limit(self._socket.send_text, one.model_dump_json(exclude_none=True))
 
     async def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye, to a client that may have gone already or does not read."""
@@ -49,10 +53,6 @@ class Outbox:
             await self._within_limit(self._socket.close, int(code), reason)
         except (StalledError, WebSocketDisconnect):
             return
-
-    async def _send_texts(self, texts: list[str]) -> None:
-        for text in texts:
-            await self._socket.send_text(text)
 
     async def _within_limit(self, send: Callable[..., Any], *arguments: object) -> None:
         async with self._turn:  # so that the time of one is not that of those that wait behind it
@@ -70,17 +70,33 @@ class Outbox:
 
 
 def within(seconds: float, scope: Scope, send: Send) -> Send:
-    """The server's own `send`, which aborts the connection of a client that leaves unread what was sent."""
+    """The server's own `send`, in pieces, which aborts the connection of a client that takes none for so long."""
 
     async def sending(message: Message) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await send(message)
-        except TimeoutError as error:
-            scope.get(ABORT, lambda: None)()
-            raise StalledError(f"a client read nothing for {seconds:g} seconds") from error
+        for piece in _pieces(message):
+            try:
+                async with asyncio.timeout(seconds):
+                    await send(piece)
+            except TimeoutError as error:
+                scope.get(ABORT, lambda: None)()
+                raise StalledError(f"a client read nothing for {seconds:g} seconds") from error
 
     return sending
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """The same in messages that are not large.
+
+    uvicorn lets each wait for those before it, and nothing for the last: so that is an empty one.
+    """
+    body = message.get("body", b"")
+    if len(body) <= PIECE_BYTES:
+        yield message
+        return
+    for start in range(0, len(body), PIECE_BYTES):
+        yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": True}
+    if not message.get("more_body", False):
+        yield {**message, "body": b""}
 
 
 def let_abort(scope: Scope, send: Send) -> None:
