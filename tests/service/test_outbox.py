@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
 from fastapi import Response, WebSocket
+from fastapi.responses import StreamingResponse
 from starlette.types import Message, Scope
 
 from tests.running_service import soon
@@ -129,14 +131,24 @@ def test_who_leaves_a_piece_unread_for_too_long_is_cut_off() -> None:
 
 
 @pytest.fixture
-def server(free_port: Callable[[], int]) -> Iterator[uvicorn.Server]:
-    """uvicorn, with an answer that is larger than what a kernel takes, and little time to read of it."""
+def sent() -> list[bytes]:
+    """What has been sent of an answer in parts, as far as the application knows."""
+    return []
+
+
+@pytest.fixture
+def server(free_port: Callable[[], int], sent: list[bytes]) -> Iterator[uvicorn.Server]:
+    """uvicorn, with answers that are larger than what a kernel takes, and little time to read of them."""
     app = Application()
     app.send_seconds = 0.3
 
-    @app.get("/")
-    def large() -> Response:
-        return Response(bytes(32 << 20))
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(2048):
+            yield bytes(16 * 1024)
+            sent.append(bytes(16 * 1024))
+
+    app.get("/whole")(lambda: Response(bytes(32 << 20)))
+    app.get("/parts")(lambda: StreamingResponse(parts()))
 
     made = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=free_port(), log_level="warning"))
     thread = threading.Thread(target=made.run, daemon=True)
@@ -147,12 +159,19 @@ def server(free_port: Callable[[], int]) -> Iterator[uvicorn.Server]:
     thread.join(timeout=10)
 
 
-def test_an_answer_that_nobody_reads_does_not_stay(server: uvicorn.Server) -> None:
+@contextmanager
+def begun(server: uvicorn.Server, path: str) -> Iterator[None]:
+    """An answer of which its client reads no more than the beginning."""
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.connect(("127.0.0.1", server.config.port))
-        reader.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        reader.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
         assert reader.recv(100).startswith(b"HTTP/1.1 200")
+        yield
+
+
+def test_an_answer_that_nobody_reads_does_not_stay(server: uvicorn.Server) -> None:
+    with begun(server, "/whole"):
         (transport,) = [one.transport for one in server.server_state.connections]
         unread: list[int] = []
 
@@ -162,3 +181,10 @@ def test_an_answer_that_nobody_reads_does_not_stay(server: uvicorn.Server) -> No
 
         assert soon(gone)
     assert 64 * 1024 < max(unread) < 64 * 1024 + 2 * PIECE_BYTES  # uvicorn's mark, and a piece
+
+
+def test_no_more_is_sent_ahead_than_tells_of_a_slow_reader(server: uvicorn.Server, sent: list[bytes]) -> None:
+    """Of megabytes that a kernel takes, a reader may take long before whoever sends hears of it."""
+    with begun(server, "/parts"):
+        assert soon(lambda: not server.server_state.connections)
+    assert 64 * 1024 <= sum(map(len, sent)) < 512 * 1024

@@ -5,7 +5,9 @@ long has a client who is gone or does not mean well: the connection is aborted, 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
+from socket import IPPROTO_TCP, TCP_NOTSENT_LOWAT
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -104,7 +106,13 @@ def let_abort(scope: Scope, send: Send) -> None:
 
     ASGI has none. uvicorn's `send` is a method of the protocol that owns the transport; under another server, as in a
     replica behind Serve's proxy, there is nothing to be found and a stalled connection is left to that server.
+
+    The kernel is told to take little ahead. Of the megabytes that it else takes, a third must be gone before whoever
+    sends hears of it, which a slow client may need longer for than it is given.
     """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     if callable(abort := getattr(transport, "abort", None)):
         scope[ABORT] = abort
+        if connection := transport.get_extra_info("socket"):
+            with contextlib.suppress(OSError):  # it is gone, or is no TCP
+                connection.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, PIECE_BYTES)
