@@ -116,7 +116,7 @@ async def events(acts: tuple[str, ...]) -> Any:
                 yield f"data: {json.dumps(chunk | {'choices': [{'text': '', 'finish_reason': 'length'}]})}\n\n"
                 yield f"data: {json.dumps(chunk | {'usage': usage})}\n\n"
                 yield "data: [DONE]\n\n"
-            case "internal_error":
+            case "internal_error" | "shutting_down":
                 error = {"message": "no", "type": "server_error", "code": word}
                 yield f"data: {json.dumps({'error': error})}\n\n"
             case "silent":
@@ -268,11 +268,22 @@ def test_a_failure_in_the_middle_is_not_tried_again(play: Any, transport: Any) -
     assert (caught.value.code, stream.text, script.asked) == ("internal_error", "It ", 1)
 
 
-def test_a_service_that_goes_away_in_the_middle_has_lost_the_answer(play: Any) -> None:
-    url, script = play(("It ", "shutting_down"), ENTIRE)
-    with Client(url) as client, pytest.raises(ReplicaLostError):
+@WAYS
+def test_a_service_that_goes_away_in_the_middle_has_lost_the_answer(play: Any, transport: Any) -> None:
+    url, script = play(("It ", "shutting_down"))
+
+    async def ask() -> None:
+        async with AsyncClient(url, transport=transport) as client:
+            await client.complete("x")
+
+    with Client(url, transport=transport) as client, pytest.raises(ReplicaLostError) as caught:
         client.complete("x")
-    assert script.asked == 1
+    with pytest.raises(ReplicaLostError) as caught_too:
+        asyncio.run(ask())
+    for lost in (caught.value, caught_too.value):
+        assert (lost.code, lost.text) == ("replica_lost", "It ")
+        assert str(lost) == "the connection broke before the end of the text: no"
+    assert script.asked == 2
 
 
 @WAYS

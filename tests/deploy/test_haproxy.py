@@ -193,6 +193,19 @@ def test_a_handshake_that_uvicorn_would_leave_unanswered_is_refused(proxy: Proxy
     assert caught.value.response.status_code == 400
 
 
+def test_a_client_that_offers_compression_gets_none(proxy: Proxy) -> None:
+    context = ssl.create_default_context(cafile=str(proxy.trust))
+    address = "wss" + proxy.url.removeprefix("https") + "/v1/stream"
+    with connect(address, ssl=context, additional_headers=proxy.headers, compression="deflate") as connection:
+        assert connection.request is not None
+        assert "permessage-deflate" in connection.request.headers["Sec-WebSocket-Extensions"]
+        assert connection.response is not None
+        assert "Sec-WebSocket-Extensions" not in connection.response.headers
+        assert json.loads(connection.recv())["type"] == "connected"
+        connection.send(json.dumps({"type": "ping"}))
+        assert json.loads(connection.recv()) == {"type": "pong"}
+
+
 @pytest.mark.parametrize("stream", ["sse", "websocket"])
 def test_a_reader_that_stalls_is_cut(proxy: Proxy, stream: str) -> None:
     """Not at its own end, and not because the engine lost patience: that would end the answer in order."""

@@ -269,6 +269,9 @@ def test_text_goes_to_tokens_and_back(service: Service) -> None:
         ("tokenize", {"prompt": 1}, "prompt"),
         ("tokenize", {"prompt": "x" * 200_001}, "prompt"),
         ("tokenize", {"prompt": "It", "messages": []}, "messages"),
+        ("tokenize", {"prompt": None}, "prompt"),
+        ("detokenize", {"tokens": None}, "tokens"),
+        ("detokenize", {"tokens": [], "prompt": None}, "prompt"),
     ],
 )
 def test_what_cannot_be_encoded_or_decoded_gets_400(

@@ -10,6 +10,8 @@ import openai
 import pytest
 
 from tests.running_service import Service, soon
+from victorian.config import Section
+from victorian.service.protocol import CompletionRequest, DetokenizeRequest, StreamOptions, TokenizeRequest
 
 
 @pytest.fixture
@@ -119,6 +121,7 @@ def test_health_and_readiness(service: Service) -> None:
         ({"max_tokens": "5"}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"stream_options": {"usage": True}}, "stream_options"),
+        ({"stream_options": {"include_usage": "true"}}, "stream_options"),
         ({"prompt": ["It", [44]]}, "prompt"),
         ({"prompt": ["It"] * 17}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
@@ -146,6 +149,36 @@ def test_what_is_out_of_range_gets_400_and_the_parameters_name(
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param
     assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "needed", "asked"),
+    [
+        ("completions", {"prompt": "It", "max_tokens": 1, "seed": 1}, CompletionRequest),
+        ("tokenize", {"prompt": "It"}, TokenizeRequest),
+        ("detokenize", {"tokens": [40]}, DetokenizeRequest),
+    ],
+)
+def test_null_means_the_default(service: Service, path: str, needed: dict[str, object], asked: type[Section]) -> None:
+    def ask(**body: object) -> dict[str, object]:
+        answer = httpx2.post(f"{service.url}/v1/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return {**answer.json(), "id": None, "created": None}
+
+    nothing: dict[str, object] = dict.fromkeys(asked.model_fields)
+    assert ask(**nothing | needed) == ask(**needed)
+
+
+def test_null_means_the_default_among_the_options_of_a_stream(service: Service) -> None:
+    body = {
+        "prompt": "It",
+        "max_tokens": 1,
+        "stream": True,
+        "stream_options": dict.fromkeys(StreamOptions.model_fields),
+    }
+    answer = httpx2.post(f"{service.url}/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert '"usage":{' not in answer.text
 
 
 @pytest.mark.parametrize(

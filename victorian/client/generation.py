@@ -81,8 +81,7 @@ class Generation:
 
         Raises:
             RequestError: if the service refuses the request; OverloadedError if it only has no room now.
-            ReplicaLostError: if it goes away in the middle.
-            ServiceError: if it fails.
+            ServiceError: if it fails, or goes away.
         """
         self._heard = monotonic()
         match message:
@@ -93,8 +92,6 @@ class Generation:
             case Complete():
                 self.complete = message
             case ErrorMessage():
-                if self.begun and message.code == "shutting_down":
-                    raise self.lost(message.message)
                 raise told_over_socket(message)
             case Connected():
                 raise ServiceError("the service greeted twice; is it a Victorian service?")

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from victorian.client.failures import Retries
 from victorian.client.generation import Generation
 from victorian.client.transports import AsyncTransport, Transport
-from victorian.errors import VictorianError
+from victorian.errors import ServiceError, VictorianError
 from victorian.service.protocol import Complete, Connected, TokenMessage
 
 
@@ -67,7 +67,12 @@ class Progress:
         return self._tick or self._generation.timeout
 
     def _heed(self, error: VictorianError) -> None:
-        """Raise the error where nothing is tried again: an answer has begun, or nobody waits for one any more."""
+        """Raise the error where nothing is tried again: an answer has begun, or nobody waits for one any more.
+
+        Whichever way it came, a service that goes away in the middle has lost the answer.
+        """
+        if self._generation.begun and isinstance(error, ServiceError) and error.code == "shutting_down":
+            raise self._generation.lost(error) from error
         if self._generation.begun or self.closed or self._cancelled:
             raise error
 

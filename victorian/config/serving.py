@@ -165,11 +165,12 @@ class SocketConfig(Section):
     generations: int = Field(8, ge=1, le=1024)
     """Generations that may be under way on one socket."""
     message_bytes: int = Field(1 << 20, ge=1024, le=1 << 24)
-    """Size of a client's message; a larger one closes the socket. A server below may have a lower limit of its own."""
+    """Size of a client's message; a larger one closes the socket, once the server below has read and inflated it, up to
+    a limit of its own: 16 MiB for uvicorn, and so for Ray Serve's proxy."""
     idle_seconds: float = Field(300, gt=0, le=86_400)
     """How long a socket may be open with no generation under way and no message from its client."""
     send_seconds: float = Field(30, gt=0, le=3600)
-    """How long a client may leave unread what was sent to it; with more it is cut off."""
+    """How long a client, over HTTP as well, may take nothing of what is sent to it; after that it is cut off."""
 
 
 class ServiceConfig(Section):

@@ -55,7 +55,7 @@ class Application(FastAPI):
     answers_carry_id: bool = True
     """Over HTTP. Ray Serve's proxy adds the same header to every answer, and one is enough."""
     send_seconds: float = 30.0
-    """What an HTTP client may leave unread before it is cut off."""
+    """How long an HTTP client may take nothing of its answer before it is cut off."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):

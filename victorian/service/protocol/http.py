@@ -40,8 +40,10 @@ Prompts = Annotated[
 
 
 def _allow_null(schema: dict[str, Any]) -> None:
-    """null is OpenAI's way to say nothing, for every parameter."""
+    """null is OpenAI's way to say nothing, for every parameter that need not be said."""
     for name, field in schema["properties"].items():
+        if name in schema.get("required", ()):
+            continue
         kept = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
         others = field["anyOf"] if "anyOf" in field else [dict(field)]
         if {"type": "null"} not in others:
@@ -49,7 +51,21 @@ def _allow_null(schema: dict[str, Any]) -> None:
         schema["properties"][name] = {"anyOf": others, **kept}
 
 
-class StreamOptions(Section):
+class Asked(Section):
+    """The body of a request, or a part of one."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra=_allow_null)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        needless = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: item for name, item in value.items() if item is not None or name not in needless}
+
+
+class StreamOptions(Asked):
     include_usage: bool = False
     """Whether a last chunk without choices tells the usage."""
     continuous_usage_stats: bool = False
@@ -58,10 +74,8 @@ class StreamOptions(Section):
     """Accepted and without effect: there is nothing to obfuscate."""
 
 
-class CompletionRequest(SamplingParameters):
+class CompletionRequest(SamplingParameters, Asked):
     """`POST /v1/completions`."""
-
-    model_config = ConfigDict(strict=True, json_schema_extra=_allow_null)
 
     model: str | None = Field(None, max_length=200)
     """The model's name as `GET /v1/models` tells it; without one, the first that is served."""
@@ -92,13 +106,6 @@ class CompletionRequest(SamplingParameters):
     """Accepted and without effect."""
     deadline_seconds: float | None = Field(None, ge=0.1, le=86_400)
     """What the request may take, waiting included; the service's own limit counts where it is shorter."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: item for name, item in value.items() if item is not None or name not in cls.model_fields}
 
     def prompts(self) -> list[str | list[int]]:
         """Each prompt by itself."""
@@ -151,10 +158,8 @@ class Completion(Section):
     usage: Usage | None = None
 
 
-class TokenizeRequest(Section):
+class TokenizeRequest(Asked):
     """`POST /v1/tokenize`."""
-
-    model_config = ConfigDict(strict=True)
 
     model: str | None = Field(None, max_length=200)
     prompt: Text
@@ -173,10 +178,8 @@ class Tokenized(Section):
     """As in `Logprobs.tokens`."""
 
 
-class DetokenizeRequest(Section):
+class DetokenizeRequest(Asked):
     """`POST /v1/detokenize`."""
-
-    model_config = ConfigDict(strict=True)
 
     model: str | None = Field(None, max_length=200)
     tokens: TokenIds

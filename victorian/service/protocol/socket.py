@@ -30,7 +30,7 @@ class Limits(Section):
     idle_seconds: float
     """How long a socket stays open with no generation under way and no message from its client."""
     send_seconds: float
-    """How long a client may leave unread what was sent to it."""
+    """How long a client may take nothing of what is sent to it."""
 
 
 class Offer(Section):
