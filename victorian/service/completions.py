@@ -30,8 +30,6 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
     **refusals(413, 429, 503, 504),
 }
-PART_BYTES = 1 << 16
-"""Of a plain answer. A server takes any at once, and has us wait with the next until its client has read most of it."""
 
 
 async def _until_sent() -> AsyncIterator[ExitStack]:
@@ -82,19 +80,13 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
                 come += [piece.choice for piece in found]
         # In a thread as well: sixteen long texts with their log-probabilities are megabytes of JSON.
         content = await asyncio.to_thread(_json, answer, come, choices.usage)
-        length = {"Content-Length": f"{len(content)}"}
-        return StreamingResponse(_parts(content), headers=length, media_type="application/json")
+        return Response(content, media_type="application/json")
 
     return router
 
 
 def _json(answer: Completion, pieces: list[Choice], spent: Usage) -> bytes:
     return answer.model_copy(update={"choices": whole(pieces), "usage": spent}).model_dump_json().encode()
-
-
-async def _parts(content: bytes) -> AsyncGenerator[bytes, None]:
-    for start in range(0, len(content), PART_BYTES):
-        yield content[start : start + PART_BYTES]
 
 
 async def _until_client_leaves(http: Request, choices: Choices) -> Pieces:
