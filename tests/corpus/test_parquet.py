@@ -207,6 +207,14 @@ def test_what_is_wrong_is_said_of_the_file(tmp_path: Path, spoil: Callable[[Path
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_url_of_digits_takes_no_longer_than_any_other(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", table_of([1], url=["7" * 200_000 + "x"]))
+    began = time.monotonic()
+    with pytest.raises(CorpusError, match="row 0: expected a number at the url's end"):
+        find_books(str(tmp_path))
+    assert time.monotonic() - began < 20
+
+
 def test_a_split_of_another_name_is_refused(tmp_path: Path) -> None:
     for split in ("train", "extra"):
         write(tmp_path / f"data/{split}-00000-of-00001.parquet", table_of([1]))

@@ -34,6 +34,9 @@ READ_AT_ONCE = 8 * 2**20
 ROWS_AT_ONCE = 8
 RETRY_SECONDS = 60
 
+# No number is looked at from its middle: a long one that does not end the url would take the square of its length.
+_BOOK_NUMBER = re.compile(r"(?<![0-9])([0-9]+)/?\s*$", re.ASCII)
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -96,7 +99,7 @@ def _rows(root: str, file: SplitFile) -> Iterator[BookReference | AbsentBook]:
             size = layout.sizes[number] // max(1, stop - start)
             table = parquet.read_row_group(number, columns=[TITLE, YEAR, ADDRESS], use_threads=False)
             for row, values in enumerate(table.to_pylist(), start):
-                book = re.search(r"([0-9]+)/?\s*$", str(values[ADDRESS]), re.ASCII)
+                book = _BOOK_NUMBER.search(str(values[ADDRESS]))
                 if book is None:
                     raise CorpusError(
                         f"{place}, row {row}: expected a number at the url's end, got {values[ADDRESS]!r}"
