@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TOY
-from tests.training.test_monitors import record
+from tests.training.test_monitors import LINE_ENDS, record
 from victorian.errors import TrainingError
 from victorian.reports.run_report import MOST_RUNS, render_run_report, write_charts
 from victorian.storage import open_storage
@@ -61,6 +61,10 @@ def test_what_the_model_wrote_is_text_and_never_markup(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
     assert "default-src 'none'" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+def test_a_sample_with_line_ends_of_unicode_is_shown(tmp_path: Path) -> None:
+    assert "The old house stood." in render_run_report([write_run(tmp_path, sample=LINE_ENDS)])
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
