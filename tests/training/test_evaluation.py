@@ -2,16 +2,18 @@
 
 import itertools
 import math
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import prepare_plainly
+from tests.conftest import TOY, prepare_plainly
 from tests.training.test_loop import split
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import CleaningConfig, DataConfig, SelectionConfig, TokensConfig
+from victorian.corpus.cleaning import clean
 from victorian.model.gpt2 import GPT
 from victorian.tokens.stream import TokenStream
 from victorian.training.evaluation import Score, score_overlapping, window_count
@@ -76,3 +78,27 @@ def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> No
     cleaned = prepare_plainly(corpus, tmp_path / "cleaned", DataConfig(tokens=tokens, selection=selection))
     assert not cleaned.as_found("test")
     assert len(cleaned.splits["test"].books) == 1
+
+
+def test_books_that_cleaning_left_as_long_as_they_were_are_not_as_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = textwrap.fill("The old house stood upon the hill above the town, " * 60, 70)
+    data = DataConfig(tokens=TOY.tokens, selection=SelectionConfig(held_out_overlap=None))
+    manifest = prepare_plainly(str(books(train={"1": text}, test={"2": text})), tmp_path / "data", data)
+    (book,) = manifest.splits["test"].books
+    assert book.bytes == book.original_bytes
+    assert clean(text, data.cleaning) != text
+    assert not manifest.as_found("test")
+
+
+def test_a_split_is_not_as_found_while_a_book_is_missing_that_may_be_its_own(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root = books(train={"1": "A few words."}, test={"2": "Other words."})
+    with (root / "metadata.csv").open("a") as file:
+        file.write('77,"A Lost Book by Nobody",1850,http://example.org/77\n')
+    selection = SelectionConfig(language=None, least_words=1, missing_texts="drop")
+    data = DataConfig(tokens=TOY.tokens, selection=selection, cleaning=CleaningConfig(held_out=False))
+    manifest = prepare_plainly(str(root), tmp_path / "data", data)
+    (lost,) = manifest.dropped
+    assert (lost.id, lost.split) == ("77", None)
+    assert not manifest.as_found("test")
+    known = lost.model_copy(update={"split": "train"})  # as the file of a split tells it
+    assert manifest.model_copy(update={"dropped": (known,)}).as_found("test")

@@ -29,7 +29,7 @@ class Evaluation(Section):
     overlap: int
     """The shortest, but at the very beginning: tokens by which neighbouring windows overlap."""
     as_published: bool
-    """Whether the books are as they were found, neither cleaned nor selected, so that figures compare with others'."""
+    """Whether all books are there as they were found, neither cleaned nor selected: figures compare with others'."""
     loss: float
     """Nats a token."""
     bits_per_byte: float

@@ -171,7 +171,7 @@ def training_verbs(recipe: Recipe) -> Verbs:
         say(f"{result.bits_per_byte:.4f} bits per byte, perplexity {result.word_perplexity:,.2f} per word")
         say(f"each token once, in windows of {result.context} tokens that overlap by {result.overlap}")
         if not result.as_published:
-            say("books were cleaned or selected: prepare with --cleaning.no-held-out to compare with others' figures")
+            say("books were cleaned or left out: prepare all with --cleaning.no-held-out to compare with others")
 
     return {"plan": plan, "train": train, "report": report, "evaluate": evaluate}
 
