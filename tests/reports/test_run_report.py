@@ -43,6 +43,12 @@ def test_one_run_is_told_in_figures_and_curves(tmp_path: Path) -> None:
     assert "What differs" not in said
 
 
+@pytest.mark.parametrize(("loss", "perplexity"), [(2.0, "7.39"), (709.8, "over 1e308")])
+def test_a_loss_of_any_size_has_its_perplexity_told(tmp_path: Path, loss: float, perplexity: str) -> None:
+    said = words(render_run_report([write_run(tmp_path, validation_loss=loss)]))
+    assert f"Perplexity a token {perplexity} validation" in said
+
+
 def test_runs_side_by_side_are_told_apart_and_their_recipes_compared(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "first", seed=1), write_run(tmp_path / "second", seed=2, loss_scale=65536.0)]
     page = render_run_report(runs)

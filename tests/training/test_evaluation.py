@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from tests.conftest import TOY, prepare_plainly
 from tests.training.test_loop import split
 from victorian.artifact import Artifact, read_artifact
+from victorian.cluster.evaluate import Evaluation
 from victorian.config import CleaningConfig, DataConfig, SelectionConfig, TokensConfig
 from victorian.corpus.cleaning import clean
 from victorian.model.gpt2 import GPT
 from victorian.tokens.stream import TokenStream
 from victorian.training.evaluation import Score, score_overlapping, window_count
+from victorian.verbs.training import tell
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,22 @@ def test_scores_equal_a_plain_reference(artifact: Artifact, toy_data: Path, stri
 def test_perplexity_a_word_is_that_of_pg19() -> None:
     """exp(total nats / words of white space in the original text)."""
     assert Score(nats=6_966_499 * math.log(36.3), tokens=9_000_000).word_perplexity(6_966_499) == pytest.approx(36.3)
+
+
+@pytest.mark.parametrize(
+    ("nats", "said"), [(709.0 * 30, "perplexity 82,184"), (709.8 * 30, "perplexity over 1e308 per")]
+)
+def test_a_perplexity_that_no_float_holds_is_said_to_be_large(
+    nats: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = Score(nats, tokens=40)
+    result = Evaluation(
+        split="test", books=1, tokens=40, context=64, overlap=32, as_published=True, loss=score.loss,
+        bits_per_byte=score.bits_per_byte(200), word_perplexity=score.word_perplexity(30), words=30,
+    )  # fmt: skip
+    tell(result)
+    assert said in capsys.readouterr().out
+    assert Evaluation.model_validate_json(result.model_dump_json()) == result
 
 
 def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -34,8 +34,9 @@ class Evaluation(Section):
     """Nats a token."""
     bits_per_byte: float
     """Of the text that was tokenized."""
-    word_perplexity: float
-    """Per word of white space in the original text: exp(total nats / words), as PG19 reports it."""
+    word_perplexity: float | None
+    """Per word of white space in the original text: exp(total nats / words), as PG19 reports it; None where that is
+    above the largest float."""
     words: int
 
 
