@@ -24,10 +24,13 @@ from victorian.errors import StorageError, TakenError
 from victorian.storage import PIECE_BYTES, Entry, check_key, save_pieces
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 GOOGLE = "https://storage.googleapis.com"
+MOST_RESUMED = 3
+"""How often the rest of an object is asked for that broke off: boto3 repeats a request, and not what fails after it."""
 PART_BYTES = 16 * 1024 * 1024
 """Size of the parts of a long upload; S3 takes at least 5 MiB and at most 10,000 of them."""
 
@@ -108,12 +111,35 @@ class BucketStorage:
     def read_pieces(self, key: str) -> Iterator[bytes]:
         with self._told("read", key):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key))
-            expected, seen = answer["ContentLength"], 0
-            for piece in answer["Body"].iter_chunks(PIECE_BYTES):
-                seen += len(piece)
-                yield piece
+            body, expected, version, seen = answer["Body"], answer["ContentLength"], answer.get("ETag"), 0
+            for left in reversed(range(1 + MOST_RESUMED)):
+                try:
+                    for piece in body.iter_chunks(PIECE_BYTES):
+                        seen += len(piece)
+                        yield piece
+                    break
+                except (BotoCoreError, urllib3.exceptions.HTTPError):
+                    if not left or not version or seen == expected:
+                        raise
+                    body = self._rest(key, seen, version)
         if seen != expected:
             raise StorageError(f"cannot read {self.uri}/{key}: {seen} of {expected} bytes came")
+
+    def _rest(self, key: str, start: int, version: str) -> "StreamingBody":
+        """The object from a byte on; StorageError if it is not of that version any more: two are never mixed."""
+        rest = f"bytes={start}-"
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key), Range=rest, IfMatch=version)
+            same = answer.get("ETag") == version and answer.get("ContentRange", "").startswith(f"bytes {start}-")
+        except ClientError as error:
+            if _code(error) not in _TAKEN:
+                raise
+            same = False
+        if not same:
+            raise StorageError(
+                f"cannot read {self.uri}/{key}: it broke off at byte {start} and its rest is not to be had: run again"
+            )
+        return answer["Body"]
 
     def write(self, key: str, data: bytes, *, only_new: bool = False) -> None:
         self._may_write(key)

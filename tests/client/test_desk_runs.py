@@ -42,5 +42,7 @@ class TestRuns:
         ]
         file.write_text(good + '{"step": 2, "lo')
         assert (len(read_steps(file)[0]), read_steps(file)[1]) == (1, None)
+        file.write_text(good + '{"step": 2, "loss": 2.4, "sample": "a\u2028b\u2029c\x85d"}\n' + good)
+        assert (len(read_steps(file)[0]), read_steps(file)[1]) == (3, None)
         file.write_bytes(b"\xff\xfe")
         assert "cannot be read" in (read_steps(file)[1] or "")

@@ -175,6 +175,10 @@ def test_bytes_are_given_as_they_are(tmp_path: Path) -> None:
     assert read_bytes(find_books(str(tmp_path)).books[0]) == b"caf\xe9\r\n\0"
 
 
+def with_date(value: int, kind: pa.DataType) -> Callable[[Path], object]:
+    return lambda path: write(path, table_of([1, 2], publication_date=pa.array([0, value], kind)))
+
+
 def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -192,6 +196,9 @@ def halve(path: Path) -> None:
         (lambda path: write(path, table_of([1], text=[1])), "holds int64 in its column text: expected strings"),
         (lambda path: write(path, table_of([1, 2], url=["x/1", "x/y"])), "row 1: expected a number .* got 'x/y'"),
         (lambda path: write(path, table_of([1], url=pa.array([None], pa.string()))), "row 0: expected a number"),
+        (with_date(2**31 - 1, pa.date32()), r"train\.parquet, row 1, holds a date32.* that cannot be read: days="),
+        (with_date(10**15, pa.timestamp("s")), r"train\.parquet, row 1, holds a timestamp.* that cannot be read"),
+        (with_date(0, pa.timestamp("s", "No/Where")), "row 0, holds a timestamp.* cannot be read: .*No/Where"),
         (lambda path: write(path, table_of([1])[:0]), "train is an empty split"),
         (lambda path: write(path, table_of([1, 2, 3, 4, 1])), "book 1 stands in .*, row 0 and in .*, row 4: keep one"),
         (lambda path: write(path.with_name("test.parquet"), table_of([1])), "book 1 stands in .*train.* and in .*test"),
@@ -205,6 +212,14 @@ def test_what_is_wrong_is_said_of_the_file(tmp_path: Path, spoil: Callable[[Path
         find_books(str(tmp_path))
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_url_of_digits_takes_no_longer_than_any_other(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", table_of([1], url=["7" * 200_000 + "x"]))
+    began = time.monotonic()
+    with pytest.raises(CorpusError, match="row 0: expected a number at the url's end"):
+        find_books(str(tmp_path))
+    assert time.monotonic() - began < 20
 
 
 def test_a_split_of_another_name_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -88,6 +89,13 @@ def test_texts_without_spaces_and_in_other_scripts_have_sketches() -> None:
     assert len(sketch("a" * 300_000)) == 0
     assert len(sketch("道可道,非常道。名可名,非常名。無名天地之始;有名萬物之母。")) == 1
     assert len(sketch("Ἐν ἀρχῇ ἦν ὁ λόγος, καὶ ὁ λόγος ἦν πρὸς τὸν θεόν")) == 7
+
+
+def test_accents_without_end_take_no_longer_and_part_words_as_a_few_do() -> None:
+    began = time.monotonic()
+    found = sketch(PASSAGE.replace("Dover", "Do" + "\u0301" * 100_000 + "\u0316" * 100_000 + "ver", 1))
+    assert time.monotonic() - began < 20
+    assert np.array_equal(found, sketch(PASSAGE.replace("Dover", "Do\u0301\u0316\u0316ver", 1)))
 
 
 def test_words_are_the_same_wherever_they_stand_in_a_long_text() -> None:

@@ -89,11 +89,12 @@ def test_the_page_tells_what_was_kept_and_what_was_not() -> None:
         left_out(1, "too short", "38 words, at least 100"),
         left_out(2, "duplicate", "91% like 7 (A Tale 7)"),
         left_out(3, "overlaps held-out", "holds 100% of 9 (A Tale 9), which is 50% of it"),
+        left_out(4, "no text").model_copy(update={"split": None}),
     )
     said = words(render_corpus_report(manifest(20, dropped), RUN))
     for expected in (
-        "/books/pg19", "20 of 23 books kept", "too short", "38 words, at least 100", "91% like 7 (A Tale 7)",
-        "holds 100% of 9", "A Tale 20", "1860s", "train-00000.npy", "cutting shards", "abababab",
+        "/books/pg19", "20 of 24 books kept", "too short", "38 words, at least 100", "91% like 7 (A Tale 7)",
+        "holds 100% of 9", "unknown no text", "A Tale 20", "1860s", "train-00000.npy", "cutting shards", "abababab",
     ):  # fmt: skip
         assert expected in said
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TOY
-from tests.training.test_monitors import record
+from tests.training.test_monitors import LINE_ENDS, record
 from victorian.errors import TrainingError
 from victorian.reports.run_report import MOST_RUNS, render_run_report, write_charts
 from victorian.storage import open_storage
@@ -43,6 +43,12 @@ def test_one_run_is_told_in_figures_and_curves(tmp_path: Path) -> None:
     assert "What differs" not in said
 
 
+@pytest.mark.parametrize(("loss", "perplexity"), [(2.0, "7.39"), (709.8, "over 1e308")])
+def test_a_loss_of_any_size_has_its_perplexity_told(tmp_path: Path, loss: float, perplexity: str) -> None:
+    said = words(render_run_report([write_run(tmp_path, validation_loss=loss)]))
+    assert f"Perplexity a token {perplexity} validation" in said
+
+
 def test_runs_side_by_side_are_told_apart_and_their_recipes_compared(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "first", seed=1), write_run(tmp_path / "second", seed=2, loss_scale=65536.0)]
     page = render_run_report(runs)
@@ -61,6 +67,10 @@ def test_what_the_model_wrote_is_text_and_never_markup(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
     assert "default-src 'none'" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+def test_a_sample_with_line_ends_of_unicode_is_shown(tmp_path: Path) -> None:
+    assert "The old house stood." in render_run_report([write_run(tmp_path, sample=LINE_ENDS)])
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:

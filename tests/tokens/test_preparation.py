@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +96,22 @@ def test_a_run_that_dies_anywhere_goes_on_to_the_same_bytes_and_does_nothing_twi
         prepare_with(again, "sample", str(folder), TOY.data, unit_bytes=50_000)
         assert not set(again.tokenized) & set(dying.tokenized)
         assert contents(folder) == {**contents(toy_data), ".writing-abc": b"half"}
+
+
+def test_what_a_run_leaves_that_dies_after_its_manifest_is_cleared_by_the_next(tmp_path: Path) -> None:
+    out, left = tmp_path / "out", tmp_path / "left"
+    with pytest.raises(KeyboardInterrupt):
+        prepare_with(Dying(16), "sample", str(out), TOY.data, unit_bytes=50_000)
+    shutil.copytree(out, left, ignore=shutil.ignore_patterns(".writing-*"))
+    prepare_plainly("sample", out, TOY.data)
+    whole = open_storage(out).names()
+    shutil.copytree(left, out, dirs_exist_ok=True)
+    assert {"parts", CLAIM} < {path.name for path in out.iterdir()}
+    again = PlainWorkers()
+    assert prepare_with(again, "sample", str(out), TOY.data).reused
+    assert not again.tokenized
+    assert open_storage(out).names() == whole
+    assert not (out / "parts").exists()
 
 
 def test_a_damaged_part_is_made_again(toy_data: Path, tmp_path: Path) -> None:

@@ -2,19 +2,23 @@
 
 import itertools
 import math
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import prepare_plainly
+from tests.conftest import TOY, prepare_plainly
 from tests.training.test_loop import split
 from victorian.artifact import Artifact, read_artifact
+from victorian.cluster.evaluate import Evaluation
 from victorian.config import CleaningConfig, DataConfig, SelectionConfig, TokensConfig
+from victorian.corpus.cleaning import clean
 from victorian.model.gpt2 import GPT
 from victorian.tokens.stream import TokenStream
 from victorian.training.evaluation import Score, score_overlapping, window_count
+from victorian.verbs.training import tell
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,22 @@ def test_perplexity_a_word_is_that_of_pg19() -> None:
     assert Score(nats=6_966_499 * math.log(36.3), tokens=9_000_000).word_perplexity(6_966_499) == pytest.approx(36.3)
 
 
+@pytest.mark.parametrize(
+    ("nats", "said"), [(709.0 * 30, "perplexity 82,184"), (709.8 * 30, "perplexity over 1e308 per")]
+)
+def test_a_perplexity_that_no_float_holds_is_said_to_be_large(
+    nats: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = Score(nats, tokens=40)
+    result = Evaluation(
+        split="test", books=1, tokens=40, context=64, overlap=32, as_published=True, loss=score.loss,
+        bits_per_byte=score.bits_per_byte(200), word_perplexity=score.word_perplexity(30), words=30,
+    )  # fmt: skip
+    tell(result)
+    assert said in capsys.readouterr().out
+    assert Evaluation.model_validate_json(result.model_dump_json()) == result
+
+
 def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     text = "_Emphasis_  of the\nprinter, and --dashes--; words enough.  \n" * 40
     validation = {"2": text.replace("_", "")}
@@ -76,3 +96,27 @@ def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> No
     cleaned = prepare_plainly(corpus, tmp_path / "cleaned", DataConfig(tokens=tokens, selection=selection))
     assert not cleaned.as_found("test")
     assert len(cleaned.splits["test"].books) == 1
+
+
+def test_books_that_cleaning_left_as_long_as_they_were_are_not_as_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = textwrap.fill("The old house stood upon the hill above the town, " * 60, 70)
+    data = DataConfig(tokens=TOY.tokens, selection=SelectionConfig(held_out_overlap=None))
+    manifest = prepare_plainly(str(books(train={"1": text}, test={"2": text})), tmp_path / "data", data)
+    (book,) = manifest.splits["test"].books
+    assert book.bytes == book.original_bytes
+    assert clean(text, data.cleaning) != text
+    assert not manifest.as_found("test")
+
+
+def test_a_split_is_not_as_found_while_a_book_is_missing_that_may_be_its_own(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root = books(train={"1": "A few words."}, test={"2": "Other words."})
+    with (root / "metadata.csv").open("a") as file:
+        file.write('77,"A Lost Book by Nobody",1850,http://example.org/77\n')
+    selection = SelectionConfig(language=None, least_words=1, missing_texts="drop")
+    data = DataConfig(tokens=TOY.tokens, selection=selection, cleaning=CleaningConfig(held_out=False))
+    manifest = prepare_plainly(str(root), tmp_path / "data", data)
+    (lost,) = manifest.dropped
+    assert (lost.id, lost.split) == ("77", None)
+    assert not manifest.as_found("test")
+    known = lost.model_copy(update={"split": "train"})  # as the file of a split tells it
+    assert manifest.model_copy(update={"dropped": (known,)}).as_found("test")

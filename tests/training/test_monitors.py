@@ -20,6 +20,9 @@ from victorian.training.cloudwatch import BATCH, METRICS, NAMESPACE, CloudWatch
 from victorian.training.monitors import Journal, StepRecord, latest_records, read_records
 from victorian.training.tensorboard import CURVES, TensorBoard
 
+LINE_ENDS = "The\u2028old\u2029house\x85stood."
+"""What ends a line for Unicode and not for JSON."""
+
 
 def record(step: int, **changes: object) -> StepRecord:
     values = {
@@ -58,6 +61,21 @@ def test_the_journal_is_read_while_it_is_written_and_goes_on_after_an_interrupti
     again.step(record(3, loss=1.0))
     again.close()
     assert [(r.step, r.loss) for r in read_records(run)] == [(1, 4.9), (2, 4.8), (3, 1.0)]
+
+
+def test_a_sample_with_line_ends_of_unicode_is_read_back_whole(tmp_path: Path) -> None:
+    run = open_storage(tmp_path)
+    told = [record(1, sample=LINE_ENDS), record(2, sample=LINE_ENDS)]
+    journal = Journal(run)
+    journal.begin(0)
+    for step in told:
+        journal.step(step)
+    journal.close()
+    assert read_records(run) == latest_records(run) == told
+    again = Journal(run)
+    again.begin(1)
+    again.close()
+    assert read_records(run) == told[:1]
 
 
 def test_records_that_a_full_disk_refused_are_written_when_there_is_room(tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ class Evaluation(Section):
     overlap: int
     """The shortest, but at the very beginning: tokens by which neighbouring windows overlap."""
     as_published: bool
-    """Whether the books are as they were found, neither cleaned nor selected, so that figures compare with others'."""
+    """Whether all books are there as they were found, neither cleaned nor selected: figures compare with others'."""
     loss: float
     """Nats a token."""
     bits_per_byte: float
     """Of the text that was tokenized."""
-    word_perplexity: float
-    """Per word of white space in the original text: exp(total nats / words), as PG19 reports it."""
+    word_perplexity: float | None
+    """Per word of white space in the original text: exp(total nats / words), as PG19 reports it; None where that is
+    above the largest float."""
     words: int
 
 

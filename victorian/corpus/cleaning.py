@@ -60,7 +60,6 @@ _PLAIN = {
 """What is written instead of which characters."""
 _DASHES = re.compile(r"(?<!-)-{2,3}(?!-)")
 _EMPHASIS = re.compile(r"(?<!_)_(?!_)")
-_TRAILING = re.compile(r"[ \t]+$", re.M)
 
 
 def clean(text: str, config: CleaningConfig) -> str:
@@ -87,7 +86,9 @@ def with_line_feeds(text: str) -> str:
 
 def without_trailing_spaces(text: str) -> str:
     """Drop spaces and tabs that end a line: they cost tokens and cannot be seen."""
-    return _TRAILING.sub("", text) if " \n" in text or "\t\n" in text or text[-1:] in " \t" else text
+    if " \n" not in text and "\t\n" not in text and not text.endswith((" ", "\t")):
+        return text
+    return "\n".join(line.rstrip(" \t") for line in text.split("\n"))
 
 
 def mend_damage(text: str) -> str:

@@ -34,6 +34,9 @@ READ_AT_ONCE = 8 * 2**20
 ROWS_AT_ONCE = 8
 RETRY_SECONDS = 60
 
+# No number is looked at from its middle: a long one that does not end the url would take the square of its length.
+_BOOK_NUMBER = re.compile(r"(?<![0-9])([0-9]+)/?\s*$", re.ASCII)
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -95,13 +98,13 @@ def _rows(root: str, file: SplitFile) -> Iterator[BookReference | AbsentBook]:
             without_text = _rows_without_text(parquet, number)
             size = layout.sizes[number] // max(1, stop - start)
             table = parquet.read_row_group(number, columns=[TITLE, YEAR, ADDRESS], use_threads=False)
-            for row, values in enumerate(table.to_pylist(), start):
-                book = re.search(r"([0-9]+)/?\s*$", str(values[ADDRESS]), re.ASCII)
+            columns = [table[name] for name in (TITLE, YEAR, ADDRESS)]
+            for row, cells in enumerate(zip(*columns, strict=True), start):
+                title, year, address = (_value(cell, f"{place}, row {row}") for cell in cells)
+                book = _BOOK_NUMBER.search(str(address))
                 if book is None:
-                    raise CorpusError(
-                        f"{place}, row {row}: expected a number at the url's end, got {values[ADDRESS]!r}"
-                    )
-                known = about(values[TITLE], values[YEAR])
+                    raise CorpusError(f"{place}, row {row}: expected a number at the url's end, got {address!r}")
+                known = about(title, year)
                 described: dict[str, Any] = {"title": known.title, "author": known.author, "year": known.year}
                 if row - start in without_text:
                     yield AbsentBook(id=book[1], split=file.split, **described)
@@ -116,6 +119,14 @@ def _rows(root: str, file: SplitFile) -> Iterator[BookReference | AbsentBook]:
                     size=size,
                     version=file.version,
                 )
+
+
+def _value(cell: Any, place: str) -> Any:
+    """What a cell holds, in Python's types; CorpusError where these end: a day beyond the calendar, an unknown zone."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError, LookupError) as error:
+        raise CorpusError(f"{place}, holds a {cell.type} that cannot be read: {in_one_line(error)}") from error
 
 
 def _layout(parquet: Any, place: str) -> _Layout:

@@ -9,6 +9,7 @@ in sketches estimate counts in texts without bias, however much the texts differ
 """
 
 import binascii
+import re
 import unicodedata
 from base64 import b64decode, b64encode
 from functools import cache
@@ -36,6 +37,7 @@ _EVERYTHING = 2**64 - 1
 _HIGHEST = 2**64 // SAMPLE - 1
 _BLOCK = 2**16  # Characters at a time: what is computed for each then stays in the processor's cache.
 _TABLED = 0x3000  # Characters below have their values in a table: all alphabets, no ideographs.
+_LONG_GAP = re.compile(r"(\W{30})\W+")  # Cut to 30 characters it is a gap still: no letter takes so many accents.
 _LETTER, _WORD = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93  # Multipliers: odd, so that they can be divided by.
 
 
@@ -74,8 +76,10 @@ def unpack_sketch(text: str) -> Sketch:
 
 def _words(text: str) -> _Hashes:
     """A hash of every word, in order. A run that fills a whole block of characters counts as more than one word."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)  # an accent that is a character of its own would part a word
+    if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+        # An accent that is a character of its own would part a word. Of accents in a row without end a part is enough:
+        # putting them in order takes the square of their number.
+        text = unicodedata.normalize("NFC", _LONG_GAP.sub(r"\1", text))
     hashes = []
     start = 0
     while start < len(text):

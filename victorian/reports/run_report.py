@@ -17,6 +17,7 @@ from victorian.reports.charts import DASHES, Chart, Line, draw_lines
 from victorian.reports.loss_chart import LOSS_CHART, draw_losses
 from victorian.reports.pages import environment
 from victorian.storage import open_storage
+from victorian.training.evaluation import perplexity
 from victorian.training.monitors import StepRecord, read_records
 
 MOST_RUNS = 6
@@ -64,7 +65,8 @@ class Run:
 
     @property
     def perplexity(self) -> float | None:
-        return None if self.validation_loss is None else math.exp(self.validation_loss)
+        """None too where it is above the largest float."""
+        return None if self.validation_loss is None else perplexity(self.validation_loss)
 
     @property
     def speed(self) -> float:

@@ -62,7 +62,7 @@ def assemble(
         cleaning_version=CLEANING_VERSION,
         corpus_sha256=corpus_sha256,
         splits=splits,
-        dropped=tuple(sorted(dropped, key=lambda entry: (SPLITS.index(entry.split), entry.id))),
+        dropped=tuple(sorted(dropped, key=lambda entry: ((*SPLITS, None).index(entry.split), entry.id))),
     )
 
 
@@ -71,7 +71,7 @@ def _absent(found: Found) -> list[DroppedEntry]:
     return [
         DroppedEntry(
             id=book.id,
-            split=book.split or "train",  # PG19's metadata do not tell
+            split=book.split,
             title=book.title,
             year=book.year,
             reason="no text",

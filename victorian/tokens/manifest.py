@@ -53,7 +53,8 @@ class DroppedEntry(Section):
     """A book that was left out, and why."""
 
     id: str
-    split: Split
+    split: Split | None
+    """None of a book that has no text, where only the text's place would say it."""
     title: str
     year: int | None
     reason: str
@@ -102,9 +103,9 @@ class Manifest(Section):
 
     def as_found(self, split: Split) -> bool:
         """Whether a split holds every one of its books as it was found: figures then compare with others'."""
-        books = self.splits[split].books
-        untouched = all(book.bytes == book.original_bytes and book.read_as is None for book in books)
-        return untouched and not any(entry.split == split for entry in self.dropped)
+        cleaned = split == "train" or self.data.cleaning.held_out
+        repaired = any(book.read_as is not None for book in self.splits[split].books)
+        return not (cleaned or repaired or any(entry.split in (split, None) for entry in self.dropped))
 
     def made_with(self, data: DataConfig) -> bool:
         """Whether the data set is what these settings would make."""

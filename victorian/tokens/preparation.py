@@ -134,6 +134,7 @@ def prepare_with(
     clock.stage("finding books")
     storage = open_storage(output)
     if existing := _existing(storage, claim, overwrite):
+        _clear(storage)  # what a run has left that was killed after its manifest
         return Prepared(existing, run=None)
     try:
         return _make(workers, found, units, storage, claim, clock, progress, source, report)

@@ -5,6 +5,7 @@ windows that overlap by a stride, so that tokens have a long past, for evaluatio
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,11 @@ from victorian.model.gpt2 import GPT
 from victorian.model.head import sum_loss
 from victorian.tokens.batches import Batch, Batches
 from victorian.tokens.stream import TokenStream
+
+
+def perplexity(nats: float) -> float | None:
+    """e to the power of a loss; None where that is above the largest float, as it is from 709.8 nats on."""
+    return math.exp(nats) if nats <= math.log(sys.float_info.max) else None
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,9 @@ class Score:
         """Bits for every byte of a text of `size` bytes: what a compressor driven by the model would need."""
         return self.nats / math.log(2) / size
 
-    def word_perplexity(self, words: float) -> float:
+    def word_perplexity(self, words: float) -> float | None:
         """Perplexity per word of white space, as PG19 reports it (Rae et al. 2019, https://arxiv.org/abs/1911.05507)."""
-        return math.exp(self.nats / words)
+        return perplexity(self.nats / words)
 
 
 @torch.no_grad()

@@ -165,9 +165,10 @@ def latest_records(run: Storage) -> list[StepRecord]:
 
 
 def _parse(run: Storage, data: bytes) -> list[StepRecord]:
-    lines = data.decode(errors="replace").splitlines(keepends=True)
+    # Not `splitlines`: a sample may hold line ends of Unicode, which JSON writes as they are.
+    lines = data.decode(errors="replace").split("\n")[:-1]
     try:
-        return [StepRecord.model_validate_json(line) for line in lines if line.endswith("\n")]
+        return [StepRecord.model_validate_json(line) for line in lines]
     except ValidationError as error:
         raise StorageError(
             f"{run.uri}/{METRICS} is damaged ({first_problem(error)}): remove it; only the charts need it"

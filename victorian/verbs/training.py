@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
@@ -20,6 +20,9 @@ from victorian.config import (
 )
 from victorian.errors import ConfigError
 from victorian.storage import open_storage
+
+if TYPE_CHECKING:
+    from victorian.cluster.evaluate import Evaluation
 
 
 def training_verbs(recipe: Recipe) -> Verbs:
@@ -166,14 +169,20 @@ def training_verbs(recipe: Recipe) -> Verbs:
             result = evaluate(found, data, split, workers, stride)
         if json:
             say(result.model_dump_json())
-            return
-        say(f"{result.split}: {result.books} books, {result.tokens:,} tokens, loss {result.loss:.4f} nats a token")
-        say(f"{result.bits_per_byte:.4f} bits per byte, perplexity {result.word_perplexity:,.2f} per word")
-        say(f"each token once, in windows of {result.context} tokens that overlap by {result.overlap}")
-        if not result.as_published:
-            say("books were cleaned or selected: prepare with --cleaning.no-held-out to compare with others' figures")
+        else:
+            tell(result)
 
     return {"plan": plan, "train": train, "report": report, "evaluate": evaluate}
+
+
+def tell(result: "Evaluation") -> None:
+    """How well a model predicts a split, for people."""
+    perplexity = "over 1e308" if result.word_perplexity is None else f"{result.word_perplexity:,.2f}"
+    say(f"{result.split}: {result.books} books, {result.tokens:,} tokens, loss {result.loss:.4f} nats a token")
+    say(f"{result.bits_per_byte:.4f} bits per byte, perplexity {perplexity} per word")
+    say(f"each token once, in windows of {result.context} tokens that overlap by {result.overlap}")
+    if not result.as_published:
+        say("books were cleaned or left out: prepare all with --cleaning.no-held-out to compare with others")
 
 
 @contextmanager
