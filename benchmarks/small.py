@@ -8,6 +8,7 @@ again with the same output folder it goes on where it was, or finds that all is 
     .venv/bin/python benchmarks/small.py --corpus DIR --output DIR [--seconds 7000] [--workers 2]
 """
 
+import math
 from pathlib import Path
 
 import tyro
@@ -38,7 +39,7 @@ def report(record: TrainingRecord, scores: dict[str, Evaluation]) -> None:
         print_row("validation loss, nats a token", f"{record.validation_loss:.4f}")
     print_header("test books", "tokens", "nats a token", "bits per byte", "perplexity per word")
     for name, score in scores.items():
-        figures = (f"{score.loss:.4f}", f"{score.bits_per_byte:.4f}", f"{score.word_perplexity:,.1f}")
+        figures = (f"{score.loss:.4f}", f"{score.bits_per_byte:.4f}", f"{score.word_perplexity or math.inf:,.1f}")
         print_row(name, f"{score.tokens:,}", *figures)
 
 
