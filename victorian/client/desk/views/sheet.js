@@ -28,6 +28,7 @@ class Sheet {
     this.known = ""; // the text that Python has for certain
     this.given = 0; // the number of the last edit that it was given
     this.late = null; // what was typed `before` it heard of it and after, while it began to write
+    this.dirty = false; // whether something was typed that Python was not given
     this.kept = { before: "", start: 0 }; // the text that the stored draft has, and where it begins in the manuscript
     this.unkept = null; // the same with what was typed `after` it
     this.sent = Date.now(); // goes on growing when the page is built again
@@ -39,6 +40,14 @@ class Sheet {
     this.offer.querySelector(".take").addEventListener("click", () => this.restore(localStorage.getItem(STORED)));
     this.offer.querySelector(".leave").addEventListener("click", () => { this.offer.hidden = true; });
     window.addEventListener("pagehide", () => this.leave());
+    if (window.victorianSheet) this.follow(window.victorianSheet);
+    window.victorianSheet = this;
+  }
+
+  /** Streamlit may build the page again at any run: what was typed on the sheet before is not lost with it. */
+  follow({ timer, text, said, dirty, known, given, late }) {
+    clearTimeout(timer);
+    Object.assign(this, { text, said, dirty, known, given, late });
   }
 
   update({ data, setStateValue, setTriggerValue }) {
