@@ -17,7 +17,7 @@ from victorian.errors import ServiceError
 from victorian.service.admission import admission, require_room
 from victorian.service.answers import failed, failure, refusals
 from victorian.service.callers import Caller, price
-from victorian.service.choices import Choices, Piece, Pieces, engine_requests, whole
+from victorian.service.choices import Choices, Piece, Pieces, Whole, engine_requests
 from victorian.service.models import Models, Served
 from victorian.service.protocol import Choice, Completion, CompletionRequest, StreamOptions, Usage
 
@@ -72,12 +72,13 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
             options = body.stream_options or StreamOptions()
             chunks = _server_sent_events(answer, choices, _after(first, pieces), options)
             return StreamingResponse(chunks, media_type="text/event-stream")
-        come: list[Choice] = []
+        come = Whole()
         async with aclosing(_after(first, pieces)) as all_pieces:
             async for found in all_pieces:
                 if isinstance(found, Failed):
                     return failed(found)
-                come += [piece.choice for piece in found]
+                for piece in found:
+                    come.add(piece.choice)
         # In a thread as well: sixteen long texts with their log-probabilities are megabytes of JSON.
         content = await asyncio.to_thread(_json, answer, come, choices.usage)
         return Response(content, media_type="application/json")
@@ -85,8 +86,8 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
     return router
 
 
-def _json(answer: Completion, pieces: list[Choice], spent: Usage) -> bytes:
-    return answer.model_copy(update={"choices": whole(pieces), "usage": spent}).model_dump_json().encode()
+def _json(answer: Completion, come: Whole, spent: Usage) -> bytes:
+    return answer.model_copy(update={"choices": come.choices(), "usage": spent}).model_dump_json().encode()
 
 
 async def _until_client_leaves(http: Request, choices: Choices) -> Pieces:

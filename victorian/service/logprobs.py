@@ -53,12 +53,9 @@ class LogprobsWriter:
         return found
 
 
-def join(parts: Iterable[Logprobs]) -> Logprobs:
-    """Those of a text whose pieces these are of."""
-    whole = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
-    for part in parts:
-        whole.tokens.extend(part.tokens)
-        whole.token_logprobs.extend(part.token_logprobs)
-        whole.top_logprobs.extend(part.top_logprobs)
-        whole.text_offset.extend(part.text_offset)
-    return whole
+def extend(whole: Logprobs, piece: Logprobs) -> None:
+    """Put what is said of the next piece of a text to what was said of it so far."""
+    whole.tokens.extend(piece.tokens)
+    whole.token_logprobs.extend(piece.token_logprobs)
+    whole.top_logprobs.extend(piece.top_logprobs)
+    whole.text_offset.extend(piece.text_offset)
