@@ -6,8 +6,42 @@ import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.conftest import Open
+from tests.browser.sheet import Sheet
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def answered(sheet: Sheet, story: str) -> object:
+    """What the sheet shows, and tells Python as typed, when it is answered as the story has it."""
+    sheet.type("It was dark.")
+    sheet.area.blur()
+    expect(sheet.account).to_contain_text("3 words")
+    sheet.settled()
+    return sheet.area.evaluate(
+        """(area, story) => {
+            const { sheet } = area.closest(".desk");
+            const [texts, told] = [[], []];
+            let data = { ...sheet.data, epoch: 1, heard: sheet.sent, acted: 0 };
+            const answer = (changes) => {
+                data = { ...data, ...changes };
+                sheet.update({
+                    data, setStateValue: (name, edit) => told.push(edit.text), setTriggerValue: () => {},
+                });
+            };
+            const type = (text) => {
+                area.setRangeText(text, area.value.length, area.value.length, "end");
+                area.dispatchEvent(new InputEvent("input", { bubbles: true }));
+            };
+            const note = () => texts.push(area.value);
+            const [ours, theirs] = [["It was dark.", "writer", null, null], [" He left.", "model", null, null]];
+            answer({});
+            new Function("sheet", "answer", "type", "note", "ours", "theirs", story)(
+                sheet, answer, type, note, ours, theirs,
+            );
+            return { texts, told };
+        }""",
+        story,
+    )
 
 
 class TestTyping:
@@ -56,36 +90,50 @@ class TestTyping:
         expect(sheet.area).to_have_value(re.compile(r"^It was dark\.(?s:.+) QQQ$"))
 
     def test_also_where_it_is_told_after_the_press_was_heeded(self, open_desk: Open) -> None:
-        sheet = open_desk()
-        sheet.type("It was dark.")
-        sheet.area.blur()
-        expect(sheet.account).to_contain_text("3 words")
-        sheet.settled()
-        shown = sheet.area.evaluate(
-            """(area) => {
-                const { sheet } = area.closest(".desk");
-                const told = [];
-                const answer = (changes) => sheet.update({
-                    data: { ...sheet.data, ...changes },
-                    setStateValue: (name, edit) => told.push(edit.text),
-                    setTriggerValue: () => {},
-                });
-                const ours = ["It was dark.", "writer", null, null];
-                answer({});
-                area.setRangeText(" QQQ", area.value.length, area.value.length, "end");
-                area.dispatchEvent(new InputEvent("input", {bubbles: true}));
-                sheet.send();
-                answer({ epoch: sheet.data.epoch + 1, writing: true, segments: [ours] });
-                const meanwhile = area.value;
-                answer({
-                    epoch: sheet.data.epoch + 1, writing: false, segments: [ours, [" He left.", "model", null, null]],
-                });
-                sheet.send();
-                return [meanwhile, area.value, told];
-            }"""
+        shown = answered(
+            open_desk(),
+            """
+            type(" QQQ");
+            sheet.send();
+            answer({ epoch: 2, writing: true, segments: [ours] });
+            note();
+            answer({ epoch: 3, writing: false, segments: [ours, theirs] });
+            sheet.send();
+            note();
+            """,
         )
         whole = "It was dark. He left. QQQ"
-        assert shown == ["It was dark.", whole, ["It was dark. QQQ", whole]]
+        assert shown == {"texts": ["It was dark.", whole], "told": ["It was dark. QQQ", whole]}
+
+    def test_what_comes_after_a_press_is_nothing_that_was_typed(self, open_desk: Open) -> None:
+        shown = answered(
+            open_desk(),
+            """
+            answer({ epoch: 2, writing: true, segments: [ours] });
+            sheet.act("stop");
+            answer({ segments: [ours, theirs] });
+            answer({ epoch: 3, writing: false, acted: sheet.sent, segments: [ours, theirs] });
+            sheet.send();
+            note();
+            """,
+        )
+        assert shown == {"texts": ["It was dark. He left."], "told": []}
+
+    def test_what_two_presses_took_back_stays_away(self, open_desk: Open) -> None:
+        shown = answered(
+            open_desk(),
+            """
+            type(" QQQ");
+            sheet.act("undo");
+            const first = sheet.sent;
+            sheet.act("undo");
+            answer({ epoch: 2, heard: first, acted: first, segments: [ours] });
+            answer({ epoch: 3, heard: first, acted: sheet.sent, segments: [] });
+            sheet.send();
+            note();
+            """,
+        )
+        assert shown == {"texts": [""], "told": []}
 
     def test_what_was_typed_right_before_a_reload_is_there_after_it(self, open_desk: Open) -> None:
         sheet = open_desk()

@@ -310,7 +310,7 @@ class TestText:
         other.undo()
         assert (other.manuscript.text, other.memory, other.sampling) == ("Mine", "", SamplingParameters())
         other.redo()
-        assert (other.manuscript, other.memory, other.sampling) == (desk.manuscript, "Pip", FEW)
+        assert (other.manuscript, other.memory, other.sampling) == (desk.manuscript, "Changed since", FEW)
 
     def test_what_is_opened_can_be_chosen_from_and_retried(self, desk: Desk, service: Running) -> None:
         desk.write()

@@ -108,6 +108,7 @@ class TestPage:
             page.run()
         assert not page.exception
         assert len(asked) == 1
+        assert "the service does not answer" in page.caption[0].value.replace("\\", "")
 
     def test_simple_view_has_manner_and_length_alone(self, page: AppTest) -> None:
         assert not page.slider

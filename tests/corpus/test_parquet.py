@@ -193,6 +193,10 @@ def halve(path: Path) -> None:
             lambda path: write(path, table_of([1], url=None)),
             "lacks the column url: expected .*; got short_book_title, ",
         ),
+        (
+            lambda path: write(path, table_of([1]).append_column("url", pa.array(["x/2"]))),
+            "has the column url more than once: write it with one",
+        ),
         (lambda path: write(path, table_of([1], text=[1])), "holds int64 in its column text: expected strings"),
         (lambda path: write(path, table_of([1, 2], url=["x/1", "x/y"])), "row 1: expected a number .* got 'x/y'"),
         (lambda path: write(path, table_of([1], url=pa.array([None], pa.string()))), "row 0: expected a number"),

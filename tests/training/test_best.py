@@ -112,3 +112,25 @@ def test_a_best_model_that_cannot_be_stored_leaves_no_checkpoint_that_counts_on_
     with pytest.raises(UnstoredError, match=r"step 5 could not be stored \(.*; there is no whole checkpoint yet"):
         attempts.write(take_snapshot(trainee(), at), open_storage(tmp_path / "5"))
     assert not (tmp_path / "5" / STATE).exists()
+
+
+def test_a_checkpoint_that_cannot_be_stored_costs_no_best_model_and_no_better_one_gives_way(tmp_path: Path) -> None:
+    attempts = Attempts(keep=partial(keep_best, open_storage(tmp_path), partial(record, TOY)), pauses=(0.0, 0.0))
+
+    def store(step: int, loss: float) -> None:
+        at = Position(step=step, validation_loss=loss, validated_step=step, best_validation_loss=loss)
+        attempts.write(take_snapshot(trainee(), at), open_storage(tmp_path / str(step)))
+
+    def whole() -> list[str]:
+        return sorted(path.parent.name for path in tmp_path.glob("best/*/training.json"))
+
+    store(5, 3.0)
+    assert whole() == ["step-00000005"]
+    (tmp_path / "10").write_text("a file where the folder is to be")
+    with pytest.raises(UnstoredError, match="the last whole checkpoint is of step 5"):
+        store(10, 2.0)
+    assert whole() == ["step-00000005", "step-00000010"]
+    store(11, 2.5)  # the run went on from step 5 another way
+    assert whole() == ["step-00000010"]
+    store(12, 1.5)
+    assert whole() == ["step-00000012"]

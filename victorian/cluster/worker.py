@@ -17,7 +17,7 @@ from torch import nn
 from victorian.errors import TrainingError
 from victorian.storage import Storage, open_storage
 from victorian.training.checkpoint import Snapshot
-from victorian.training.saving import Attempts
+from victorian.training.saving import Attempts, Keep
 from victorian.training.worker import Notice
 
 CHECKPOINTS = "ray"
@@ -75,12 +75,10 @@ class RayWorker:
         run: the run's folder.
         switchboard: where the driver says that the run is to end.
         before: called before a checkpoint is written.
-        keep: called with every snapshot before its checkpoint is written.
+        keep: what is kept beside each checkpoint.
     """
 
-    def __init__(
-        self, run: str, switchboard: Any, before: Callable[[], None], keep: Callable[[Snapshot], None]
-    ) -> None:
+    def __init__(self, run: str, switchboard: Any, before: Callable[[], None], keep: Keep) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()

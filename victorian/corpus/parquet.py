@@ -138,6 +138,8 @@ def _layout(parquet: Any, place: str) -> _Layout:
         raise CorpusError(
             f"{place} lacks the column {missing[0]}: expected {', '.join(COLUMNS)}; got {', '.join(schema.names)}"
         )
+    if twice := [name for name in COLUMNS if schema.names.count(name) > 1]:
+        raise CorpusError(f"{place} has the column {twice[0]} more than once: write it with one")
     kind = schema.field(TEXT).type
     kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
     if not any(is_kind(kind) for is_kind in kinds):

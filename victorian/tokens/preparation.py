@@ -7,6 +7,7 @@ keeps two corpora from mixing in one place: work that is unfinished is gone on w
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
@@ -134,7 +135,8 @@ def prepare_with(
     clock.stage("finding books")
     storage = open_storage(output)
     if existing := _existing(storage, claim, overwrite):
-        _clear(storage)  # what a run has left that was killed after its manifest
+        with suppress(StorageError, DataError):  # it is whole, also where nothing may be removed
+            _clear(storage)  # what a run has left that was killed after its manifest
         return Prepared(existing, run=None)
     try:
         return _make(workers, found, units, storage, claim, clock, progress, source, report)

@@ -19,7 +19,7 @@ from victorian.tokens.stream import TokenStream
 
 def perplexity(nats: float) -> float | None:
     """e to the power of a loss; None where that is above the largest float, as it is from 709.8 nats on."""
-    return math.exp(nats) if nats <= math.log(sys.float_info.max) else None
+    return None if nats > math.log(sys.float_info.max) else math.exp(nats)
 
 
 @dataclass(frozen=True)

@@ -43,20 +43,25 @@ class Saver:
             self._failure = error
 
 
+Keep = Callable[[Snapshot], Callable[[], None] | None]
+"""Stores what is to be kept beside a checkpoint; what is to be done when that is written."""
+
+
 class Attempts:
     """Stores snapshots, each with some patience; knows the last that was stored.
 
     Args:
         resumed_at: step of the checkpoint that the run goes on from.
         before: called before each is written: what must be stored by then.
-        keep: called with each before its checkpoint is written, which counts on what is kept of it.
+        keep: called with each before its checkpoint is written, which counts on what is kept of it; what it returns
+            is called after.
     """
 
     def __init__(
         self,
         resumed_at: int = 0,
         before: Callable[[], None] = lambda: None,
-        keep: Callable[[Snapshot], None] = lambda _: None,
+        keep: Keep = lambda _: None,
         pauses: tuple[float, ...] = PAUSES,
     ) -> None:
         self._last = resumed_at
@@ -71,11 +76,16 @@ class Attempts:
             UnstoredError: if storage fails again and again, naming the last checkpoint that is whole.
         """
         step = snapshot.position.step
+        kept, afterwards = False, None
         for pause in (*self._pauses, None):
             try:
                 self._before()
-                self._keep(snapshot)
+                if not kept:  # once: what is whole is not begun again where there may be no room for it any more
+                    afterwards = self._keep(snapshot)
+                    kept = True
                 snapshot.write(storage)
+                if afterwards:
+                    afterwards()
             except StorageError as error:
                 if pause is None:
                     raise unstored(f"the checkpoint of step {step}", error, self._last) from error

@@ -11,7 +11,7 @@ from torch import nn
 from victorian.device import pick_device
 from victorian.storage import LocalStorage, Storage
 from victorian.training.checkpoint import STATE, Snapshot
-from victorian.training.saving import Attempts, Saver
+from victorian.training.saving import Attempts, Keep, Saver
 
 Notice = Literal["none", "save", "stop"]
 """What a run was told from outside: nothing; that a machine will be gone soon; or to end with a checkpoint."""
@@ -53,13 +53,13 @@ class LocalWorker:
     """A run of one process without Ray. It keeps its latest checkpoint in `folder`.
 
     Args:
-        keep: called with every snapshot before its checkpoint is written.
+        keep: what is kept beside each checkpoint.
     """
 
     rank = 0
     world_size = 1
 
-    def __init__(self, folder: Path, keep: Callable[[Snapshot], None] = lambda _: None) -> None:
+    def __init__(self, folder: Path, keep: Keep = lambda _: None) -> None:
         self.device = pick_device()
         self._folder = folder
         self._attempts = Attempts(keep=keep)

@@ -113,7 +113,9 @@ class Desk:
         if self.job and not self._end_job():
             return
         if step := self.history.undo():
-            self.about = step.about[0] if step.about else self.about
+            if step.about:  # what is left now is what redo comes back to
+                self.history.undone[-1] = replace(step, about=(step.about[0], self.about))
+                self.about = step.about[0]
             self._show(step.splice.inverse, step.before)
 
     def redo(self) -> None:
@@ -121,7 +123,9 @@ class Desk:
         if self.job:
             return
         if step := self.history.redo():
-            self.about = step.about[1] if step.about else self.about
+            if step.about:
+                self.history.done[-1] = replace(step, about=(self.about, step.about[1]))
+                self.about = step.about[1]
             self._show(step.splice, step.after)
 
     def turn_to(self, position: int) -> None:

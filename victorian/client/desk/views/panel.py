@@ -19,6 +19,11 @@ BLIND_SECONDS = 15.0
 """A service that did not say what the page would like to know is not asked for it again for so long."""
 
 
+def blind(error: VictorianError) -> None:
+    """Note why the service is not asked for a while."""
+    st.session_state.blind = monotonic() + BLIND_SECONDS, literally(str(error))
+
+
 def panel(desk: Desk) -> bool:
     """Show it, and set the desk as it says; whether that can be written with."""
     with st.sidebar:
@@ -164,9 +169,9 @@ def _models(desk: Desk, key: str | None) -> list[str]:
             known[key] = service.hasty_client.models()
         except AuthenticationError as error:
             failed[key] = monotonic(), literally(str(error))
-        except VictorianError:  # the desk says so where it matters: beside the text
-            st.session_state.blind = monotonic()
-            failed[key] = st.session_state.blind, ""
+        except VictorianError as error:  # the desk says so where it matters: beside the text
+            failed[key] = monotonic(), ""
+            blind(error)
     if key not in known and failed[key][1]:
         st.caption(failed[key][1])
     return known.get(key, [])

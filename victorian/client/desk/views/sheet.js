@@ -47,7 +47,7 @@ class Sheet {
   /** Streamlit may build the page again at any run: what was typed on the sheet before is not lost with it. */
   follow({ timer, text, said, dirty, known, given, late }) {
     clearTimeout(timer);
-    Object.assign(this, { text, said, dirty, known, given, late });
+    Object.assign(this, { text, said, dirty, known, given, late, followed: true });
   }
 
   update({ data, setStateValue, setTriggerValue }) {
@@ -69,7 +69,8 @@ class Sheet {
     const missed = { before: unheard ? this.known : said, after: typed };
     if (another || !unheard) this.known = this.said;
     if (another) this.given = 0;
-    if (another && (dirty || unheard) && !anew) this.late ??= missed;
+    if (another && (dirty || unheard) && (!anew || this.followed)) this.late ??= missed;
+    this.followed = false;
     if (this.late && !data.writing) this.retypeLate();
     if (this.lost?.before === text) this.retype(text, this.lost.after);
     if (this.lost?.before === text || !data.fresh) this.lost = null;
@@ -167,8 +168,9 @@ class Sheet {
     this.next = this.asked && this.dirty ? [name, more] : undefined;
     if (this.next) return; // what was typed since comes first, on the text that the answer brings
     this.forget();
+    const typed = this.text !== this.said; // a press alone changes no text, and may wait until the model has written
     this.asked = { name, ...this.edit(), ...more };
-    if (this.asked.epoch === this.data.epoch) this.given = this.asked.number;
+    if (typed && this.asked.epoch === this.data.epoch) this.given = this.asked.number;
     this.area.readOnly ||= WRITE.includes(name); // no letter is typed that the model's text would drive away
     this.ask(TRIES);
   }

@@ -17,7 +17,7 @@ from victorian.client.desk.presets import OPENINGS
 from victorian.client.desk.prompt import Sight
 from victorian.client.desk.views.candidates import candidates
 from victorian.client.desk.views.hands import hands
-from victorian.client.desk.views.panel import BLIND_SECONDS, panel
+from victorian.client.desk.views.panel import blind, panel
 from victorian.client.desk.views.sheet import mount, take_act, take_edit
 from victorian.client.desk.views.widgets import keep, literally, show_settings
 from victorian.errors import VictorianError
@@ -126,6 +126,8 @@ def _notice(desk: Desk) -> None:
         return
     if notice.away and not desk.job and _back(desk):
         desk.notice = notice = BACK
+        for known in ("blind", "no_models"):  # it can be asked again
+            st.session_state.pop(known, None)
     show = {"error": st.error, "warning": st.warning, "info": st.info}[notice.kind]
     show(literally(notice.text))
 
@@ -237,12 +239,13 @@ def _ending(passage: Passage) -> str:
 
 def _room(desk: Desk) -> str:
     """The room that is left in the context, in words."""
-    if monotonic() - st.session_state.get("blind", -BLIND_SECONDS) < BLIND_SECONDS:
-        return ""
+    until, why = st.session_state.get("blind", (0.0, ""))
+    if monotonic() < until:
+        return str(why)
     try:
         return _sight(desk.sight())
     except VictorianError as error:
-        st.session_state.blind = monotonic()
+        blind(error)
         return literally(str(error))
 
 
