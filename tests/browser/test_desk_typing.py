@@ -135,6 +135,23 @@ class TestTyping:
         )
         assert shown == {"texts": [""], "told": []}
 
+    def test_what_is_typed_before_a_page_is_turned_stays_on_its_own(self, open_desk: Open) -> None:
+        sheet = open_desk()
+        sheet.area.fill("word " * 4_000)
+        sheet.area.blur()
+        expect(sheet.account).to_contain_text("4,000 words")
+
+        def turn_to(page: int, shows: str) -> None:
+            sheet.page.get_by_label(f"Page {page}", exact=True).click()
+            expect(sheet.area).to_have_value(re.compile(shows))
+
+        turn_to(2, "^(word ){1500,3000}$")
+        sheet.settled()
+        sheet.type("QQQ")
+        turn_to(1, "^(word ){1500,3000}$")
+        expect(sheet.account).to_contain_text("4,001 words")
+        turn_to(2, "^(word )+QQQ$")
+
     def test_what_was_typed_right_before_a_reload_is_there_after_it(self, open_desk: Open) -> None:
         sheet = open_desk()
         for typed, whole in (("It was", "It was"), (" DDD", "It was DDD")):

@@ -27,7 +27,8 @@ class Sheet {
     this.said = ""; // the text that Python gave last, or was given
     this.known = ""; // the text that Python has for certain
     this.given = 0; // the number of the last edit that it was given
-    this.late = null; // what was typed `before` it heard of it and after, while it began to write
+    this.late = null; // what was typed, `before` and after, too late to be heard, on the page that began at `start`
+    this.start = 0; // where this page begins in the manuscript
     this.dirty = false; // whether something was typed that Python was not given
     this.kept = { before: "", start: 0 }; // the text that the stored draft has, and where it begins in the manuscript
     this.unkept = null; // the same with what was typed `after` it
@@ -45,9 +46,9 @@ class Sheet {
   }
 
   /** Streamlit may build the page again at any run: what was typed on the sheet before is not lost with it. */
-  follow({ timer, text, said, dirty, known, given, late }) {
+  follow({ timer, text, said, dirty, known, given, late, start }) {
     clearTimeout(timer);
-    Object.assign(this, { text, said, dirty, known, given, late, followed: true });
+    Object.assign(this, { text, said, dirty, known, given, late, start, followed: true });
   }
 
   update({ data, setStateValue, setTriggerValue }) {
@@ -66,12 +67,13 @@ class Sheet {
       this.segments = data.segments;
       this.show(text);
     }
-    const missed = { before: unheard ? this.known : said, after: typed };
+    const missed = { before: unheard ? this.known : said, after: typed, start: this.start };
     if (another || !unheard) this.known = this.said;
     if (another) this.given = 0;
     if (another && (dirty || unheard) && (!anew || this.followed)) this.late ??= missed;
     this.followed = false;
-    if (this.late && !data.writing) this.retypeLate();
+    this.start = data.start;
+    if (this.late?.start === data.start && !data.writing) this.retypeLate();
     if (this.lost?.before === text) this.retype(text, this.lost.after);
     if (this.lost?.before === text || !data.fresh) this.lost = null;
     if (!data.writing) {

@@ -67,15 +67,11 @@ class Press:
 
     do: Callable[[], None] | None = None
     job: Job | None = None
+    writes: bool = True
+    """Whether that wants settings with which can be written."""
 
-    def note(self, do: Callable[[], None], job: Job | None) -> None:
-        self.do, self.job = do, job
-
-    def taken(self) -> tuple[Callable[[], None] | None, Job | None]:
-        """Once."""
-        do, job = self.do, self.job
-        self.do = self.job = None
-        return do, job
+    def note(self, do: Callable[[], None], job: Job | None, writes: bool = True) -> None:
+        self.do, self.job, self.writes = do, job, writes
 
 
 def _press() -> Press:
@@ -85,11 +81,12 @@ def _press() -> Press:
 
 def _do(desk: Desk, usable: bool) -> None:
     """What was asked for with a button or a key, so that this run shows what comes of it."""
-    do, job = _press().taken()
+    press = _press()
+    do, press.do = press.do, None
     about = desk.about
     if do is None:
         take_act(desk)
-    elif desk.job is job and (usable or job or do in (desk.undo, desk.redo)):  # or the page was a moment behind
+    elif desk.job is press.job and (usable or not press.writes):  # or the page was a moment behind
         do()
     if desk.about != about:
         show_settings()
@@ -152,8 +149,10 @@ def _actions(desk: Desk, usable: bool, awaited: bool) -> None:
         )
 
 
-def _button(desk: Desk, label: str, key: str, do: Callable[[], None], able: bool = True, **other: Any) -> None:
-    st.button(label, key=key, disabled=not able, on_click=_press().note, args=(do, desk.job), **other)
+def _button(
+    desk: Desk, label: str, key: str, do: Callable[[], None], able: bool = True, writes: bool = False, **other: Any
+) -> None:
+    st.button(label, key=key, disabled=not able, on_click=_press().note, args=(do, desk.job, writes), **other)
 
 
 def _while_writing(desk: Desk, job: Job, awaited: bool) -> None:
@@ -169,11 +168,11 @@ def _while_writing(desk: Desk, job: Job, awaited: bool) -> None:
 
 def _before_writing(desk: Desk, usable: bool) -> None:
     sentence, retry = partial(desk.write, "sentence"), partial(desk.write, "retry")
-    _button(desk, "Continue", "continue", desk.write, usable, type="primary", icon=":material/edit:")
-    _button(desk, "Sentence", "sentence", sentence, usable, help="Goes on to the sentence’s end.")
-    _button(desk, "Retry", "retry", retry, usable and desk.can_retry, help="The last passage, otherwise.")
+    _button(desk, "Continue", "continue", desk.write, usable, writes=True, type="primary", icon=":material/edit:")
+    _button(desk, "Sentence", "sentence", sentence, usable, writes=True, help="Goes on to the sentence’s end.")
+    _button(desk, "Retry", "retry", retry, usable and desk.can_retry, writes=True, help="The last passage, otherwise.")
     several = partial(desk.several, WAYS)
-    _button(desk, "Three ways", "several", several, usable, help="Three passages, to choose from.")
+    _button(desk, "Three ways", "several", several, usable, writes=True, help="Three passages, to choose from.")
     _button(desk, "Undo", "undo", desk.undo, bool(desk.history.done), icon=":material/undo:")
     _button(desk, "Redo", "redo", desk.redo, bool(desk.history.undone), icon=":material/redo:")
 
@@ -191,7 +190,12 @@ def _page_turner(desk: Desk) -> None:
     if len(found) > 1 and not desk.job:
         now = next((n for n, (_, end) in enumerate(found) if desk.window[0] < end), len(found) - 1)
         st.session_state.page = now + 1
-        st.pagination(len(found), key="page", on_change=lambda: desk.turn_to(found[st.session_state.page - 1][0]))
+        st.pagination(len(found), key="page", on_change=_press().note, args=(partial(_turn, desk), None, False))
+
+
+def _turn(desk: Desk) -> None:
+    found = pages(desk.manuscript.text)
+    desk.turn_to(found[min(st.session_state.page, len(found)) - 1][0])
 
 
 def _status(desk: Desk) -> str:
