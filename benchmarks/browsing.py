@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, sync_playwright
 from victorian.artifact import find_artifact, read_artifact
 from victorian.config import EngineConfig, ServiceConfig
 from victorian.demo import streamlit_page
-from victorian.engine.engine import Engine, warm_up
+from victorian.engine.engine import Engine
+from victorian.engine.mailbox import warm_up
 from victorian.engine.succession import Succession
 from victorian.service.ingress import create_app
 from victorian.service.models import Models, Served

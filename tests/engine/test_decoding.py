@@ -10,7 +10,8 @@ from victorian.artifact import read_artifact
 from victorian.config import EngineConfig, ModelConfig, Precision, SamplingParameters
 from victorian.engine.blocks import BLOCK_TOKENS
 from victorian.engine.decoding import Decoding
-from victorian.engine.engine import Engine, complete
+from victorian.engine.engine import Engine
+from victorian.engine.mailbox import complete
 from victorian.model.gpt2 import GPT
 from victorian.model.kv_cache import CacheView
 

@@ -17,8 +17,8 @@ from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, Precision, SamplingParameters
 from victorian.cores import cores
 from victorian.engine.compilation import why_not
-from victorian.engine.engine import Engine, complete
-from victorian.engine.mailbox import Mailbox
+from victorian.engine.engine import Engine
+from victorian.engine.mailbox import Mailbox, complete
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Scored, TokenEvent
 from victorian.engine.scheduler import Sequence
 from victorian.errors import ConfigError, OverloadedError, RequestError

@@ -14,7 +14,8 @@ from tests.running_service import soon
 from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.engine.blocks import BLOCK_TOKENS
-from victorian.engine.engine import Engine, complete
+from victorian.engine.engine import Engine
+from victorian.engine.mailbox import complete
 from victorian.engine.request import Completed, Event, Failed, PromptEvent, Request, TokenEvent
 from victorian.engine.runner import TorchRunner
 from victorian.engine.scheduler import Read, Sequence

@@ -13,7 +13,8 @@ from victorian.artifact import Artifact, read_artifact
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.engine import compilation, succession
 from victorian.engine.compilation import compiler, library, library_path, why_not
-from victorian.engine.engine import Engine, complete
+from victorian.engine.engine import Engine
+from victorian.engine.mailbox import complete
 from victorian.engine.request import Completed, Event, Failed
 from victorian.engine.runner import NativeRunner, TorchRunner
 from victorian.engine.succession import Succession, start

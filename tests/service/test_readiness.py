@@ -13,7 +13,8 @@ import pytest
 from tests.running_service import Service, running, soon
 from victorian.artifact import read_artifact
 from victorian.config import EngineConfig, ObservationConfig, SamplingParameters, ServiceConfig
-from victorian.engine.engine import Engine, complete
+from victorian.engine.engine import Engine
+from victorian.engine.mailbox import complete
 from victorian.engine.request import Deliver, Request
 from victorian.engine.succession import Succession
 from victorian.service.models import Models, Served

@@ -17,22 +17,12 @@ from victorian.cores import cores
 from victorian.device import pick_device, use_device, use_threads
 from victorian.engine.blocks import BLOCK_TOKENS, BlockPool
 from victorian.engine.forward import BrokenNetworkError, Forward, Outcome
-from victorian.engine.mailbox import SlowReaderError, Streams, Turns
-from victorian.engine.request import (
-    Completed,
-    Deliver,
-    Event,
-    Failed,
-    FinishReason,
-    Load,
-    PromptEvent,
-    Request,
-    Scored,
-    TokenEvent,
-)
+from victorian.engine.mailbox import Streams, Turns
+from victorian.engine.request import Deliver, Failed, FinishReason, Load, Request
 from victorian.engine.runner import new_runner
 from victorian.engine.sampling import BrokenLogitsError, Sampler
 from victorian.engine.scheduler import Scheduler, Sequence
+from victorian.engine.telling import tell, tell_end, tell_token
 from victorian.engine.text import TextStream
 from victorian.errors import ConfigError, RequestError, ServiceError
 from victorian.model.gpt2 import GPT
@@ -226,7 +216,7 @@ class Engine(Streams):
         if outcome.drawn is None:
             return None
         try:
-            reason = self._take(sequence, outcome.drawn)
+            reason = tell_token(sequence, outcome.drawn, self.encoding.end_of_text)
         except Exception as error:  # whatever this request's text does to us, the others go on
             logger.exception("the text of request %s failed", sequence.request.id)
             return self._fail(sequence, f"{type(error).__name__}: {error}")
@@ -240,30 +230,6 @@ class Engine(Streams):
         logger.error("request %s failed", sequence.request.id, exc_info=error)
         self._fail(sequence, str(error) if isinstance(error, BrokenLogitsError) else f"{type(error).__name__}: {error}")
 
-    def _take(self, sequence: Sequence, drawn: Scored) -> FinishReason | None:
-        """The token's text to the caller; why the request ends with it, if it does."""
-        token, request = drawn.token, sequence.request
-        if request.prompt_logprobs is not None and not sequence.generated:
-            self._deliver(sequence, PromptEvent((Scored(request.prompt[0]), *sequence.scores)))
-        if token == self.encoding.end_of_text:  # not part of the text, and not counted
-            tail = sequence.text.flush()
-            if tail or request.logprobs is not None:  # how likely the end was is for those who asked
-                end = TokenEvent(sequence.generated, token, tail, drawn.logprob, drawn.likeliest)
-                self._deliver(sequence, end)
-            return "stop"
-        if sequence.first_token is None:
-            sequence.first_token = time.perf_counter()
-        sequence.tokens.append(token)
-        text = sequence.text.push(token)
-        reason: FinishReason | None = None
-        if sequence.text.stopped:
-            reason = "stop"
-        elif sequence.generated >= request.sampling.max_tokens:
-            reason = "length"
-            text += sequence.text.flush()
-        self._deliver(sequence, TokenEvent(sequence.generated - 1, token, text, drawn.logprob, drawn.likeliest))
-        return reason
-
     def _leave(self, sequence: Sequence, reason: FinishReason) -> None:
         with self._wake:
             self._scheduler.finish(sequence)
@@ -275,28 +241,10 @@ class Engine(Streams):
         self._leave(sequence, "cancelled")
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
-        """The last that a caller hears."""
-        now = time.perf_counter()
         self._forward.sampler.leave(sequence)
         with self._wake:
             self._sequences.pop(sequence.request.id, None)
-        if sequence.failure:
-            return self._deliver(sequence, sequence.failure)
-        queued = (sequence.joined or now) - sequence.submitted
-        first = sequence.first_token - sequence.submitted if sequence.first_token else 0.0
-        counts = len(sequence.request.prompt), sequence.generated, sequence.reused
-        seconds = queued, first, now - sequence.submitted
-        return self._deliver(sequence, Completed(reason, *counts, *seconds, sequence.preemptions))
-
-    def _deliver(self, sequence: Sequence, event: Event) -> None:
-        """Tell the caller; one that cannot be told is cancelled with the reason, and nobody else hears of it."""
-        try:
-            sequence.deliver(event)
-        except SlowReaderError as error:
-            sequence.cancelled, sequence.failure = True, Failed(str(error), "slow_reader")
-        except Exception as error:
-            logger.exception("the callback of request %s failed", sequence.request.id)
-            sequence.cancelled, sequence.failure = True, Failed(f"its callback failed: {type(error).__name__}")
+        tell_end(sequence, reason)
 
     def _work(self) -> None:
         try:
@@ -321,28 +269,9 @@ class Engine(Streams):
             left = list(self._sequences.values())
             self._sequences.clear()
         for sequence in left:
-            self._deliver(sequence, end)
+            tell(sequence, end)
 
 
 def under_way(request_id: str) -> RequestError:
     """What is said of an id that is not free."""
     return RequestError(f"a request with the id {request_id!r} is under way already", "id")
-
-
-def complete(engine: Streams, request: Request) -> tuple[str, Completed]:
-    """The whole text of a request at once; ServiceError if it failed."""
-    text = []
-    for event in engine.stream(request):
-        match event:
-            case TokenEvent():
-                text.append(event.text)
-            case Completed():
-                return "".join(text), event
-            case Failed():
-                raise ServiceError(event.message)
-    raise AssertionError("a stream ends with Completed or Failed")
-
-
-def warm_up(engine: Streams) -> None:
-    """Generate one token, so that the first reader does not pay for first-time allocations."""
-    complete(engine, engine.request([], SamplingParameters(max_tokens=1)))

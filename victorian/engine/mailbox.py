@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
 
 from victorian.config import SamplingParameters
-from victorian.engine.request import Deliver, Event, PromptEvent, Request, TokenEvent
+from victorian.engine.request import Completed, Deliver, Event, Failed, PromptEvent, Request, TokenEvent
+from victorian.errors import ServiceError
 
 LONGEST_TURN = 0.5
 """Seconds to which a turn grows because many read."""
@@ -232,3 +233,22 @@ class Streams(ABC):
     def mailbox(self) -> AsyncMailbox:
         """For one reader, on whose event loop this is called."""
         return AsyncMailbox(self.max_unread, self.turns)
+
+
+def complete(engine: Streams, request: Request) -> tuple[str, Completed]:
+    """The whole text of a request at once; ServiceError if it failed."""
+    text = []
+    for event in engine.stream(request):
+        match event:
+            case TokenEvent():
+                text.append(event.text)
+            case Completed():
+                return "".join(text), event
+            case Failed():
+                raise ServiceError(event.message)
+    raise AssertionError("a stream ends with Completed or Failed")
+
+
+def warm_up(engine: Streams) -> None:
+    """Generate one token, so that the first reader does not pay for first-time allocations."""
+    complete(engine, engine.request([], SamplingParameters(max_tokens=1)))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from victorian.config import EngineConfig, SamplingParameters
 from victorian.device import pick_device
 from victorian.engine.compilation import library, library_path, why_not
-from victorian.engine.engine import Engine, under_way, warm_up
-from victorian.engine.mailbox import Streams
+from victorian.engine.engine import Engine, under_way
+from victorian.engine.mailbox import Streams, warm_up
 from victorian.engine.request import Deliver, Load, Request
 from victorian.errors import ConfigError
 from victorian.model.gpt2 import GPT

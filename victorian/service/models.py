@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from victorian.artifact import find_artifact, read_artifact
 from victorian.config import EngineConfig, ModelsConfig
-from victorian.engine.engine import warm_up
+from victorian.engine.mailbox import warm_up
 from victorian.engine.request import Event, Load, Request
 from victorian.engine.succession import Succession, start
 from victorian.errors import ConfigError, RequestError, ServiceError
