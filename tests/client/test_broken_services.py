@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 
 from tests.running_service import soon
 from victorian.client import AsyncClient, Client
@@ -44,12 +44,16 @@ class Script:
 
     To `wait` is to wait for a cancel.
 
+    Args:
+        more: fields that its messages have beside those of today.
+
     Attributes:
         asked: how many generations were asked for.
     """
 
-    def __init__(self, *acts: tuple[str, ...]) -> None:
+    def __init__(self, *acts: tuple[str, ...], more: dict[str, Any]) -> None:
         self._acts = acts
+        self._more = more
         self.asked = 0
 
     def act(self) -> tuple[str, ...]:
@@ -65,12 +69,12 @@ class Script:
 
     async def over_socket(self, socket: WebSocket) -> None:
         await socket.accept()
-        await socket.send_json(GREETING)
+        await socket.send_json(GREETING | self._more)
         name = (await socket.receive_json())["id"]
         for index, word in enumerate(self.act()):
             match word:
                 case "complete":
-                    await socket.send_json({"type": "complete", "id": name, **COMPLETE})
+                    await socket.send_json({"type": "complete", "id": name, **COMPLETE, **self._more})
                 case "overloaded" | "rate_limited" | "shutting_down" | "internal_error":
                     error = {"type": "error", "code": word, "message": "no", "id": name, "retry_after_seconds": 0.05}
                     await socket.send_json(error)
@@ -84,7 +88,7 @@ class Script:
                     await socket.close(1011)
                     return
                 case _:
-                    await socket.send_json({"type": "token", "id": name, "index": index, "text": word})
+                    await socket.send_json({"type": "token", "id": name, "index": index, "text": word, **self._more})
         await socket.close(1011)
 
     async def over_http(self, request: Request) -> Any:
@@ -94,22 +98,24 @@ class Script:
             return JSONResponse({"error": error}, 429, {"Retry-After": "0"})
         if acts[0] == "died":
             return PlainTextResponse("Internal Server Error", 500)
+        if acts[0] == "moved":
+            return RedirectResponse("https://127.0.0.1/v1/completions", 301)
         if acts[0] == "not there":
             return PlainTextResponse("Path '/v1/completions' not found.", 404)
         if acts[0] in ("shutting_down", "try again"):
             return JSONResponse({"error": {"message": "no", "type": "server_error"}}, 503)
-        return StreamingResponse(events(acts), media_type="text/event-stream")
+        return StreamingResponse(events(acts, self._more), media_type="text/event-stream")
 
     async def tokenize(self, request: Request) -> Any:
         prompt = (await request.json())["prompt"]
         if not prompt:
-            return JSONResponse({"error": {"message": "no prompt", "type": "t", "param": "prompt"}}, 400)
-        return {"tokens": [ord(letter) for letter in prompt], "count": len(prompt), "max_model_len": 64}
+            return JSONResponse({"error": {"message": "no prompt", "type": "t", "param": "prompt", **self._more}}, 400)
+        return {"tokens": [ord(letter) for letter in prompt], "count": len(prompt), "max_model_len": 64, **self._more}
 
 
-async def events(acts: tuple[str, ...]) -> Any:
+async def events(acts: tuple[str, ...], more: dict[str, Any]) -> Any:
     for word in acts:
-        chunk: dict[str, Any] = {"id": "c", "created": 1, "model": "toy", "choices": []}
+        chunk: dict[str, Any] = {"id": "c", "created": 1, "model": "toy", "choices": [], **more}
         match word:
             case "complete":
                 usage = COMPLETE["usage"]
@@ -130,8 +136,8 @@ def play(free_port: Callable[[], int]) -> Iterator[Callable[..., tuple[str, Scri
     """Starts a service that follows a script; its address and the script."""
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(*acts: tuple[str, ...]) -> tuple[str, Script]:
-        script, port = Script(*acts), free_port()
+    def start(*acts: tuple[str, ...], **more: Any) -> tuple[str, Script]:
+        script, port = Script(*acts, more=more), free_port()
         server = uvicorn.Server(uvicorn.Config(script.app(), host="127.0.0.1", port=port, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -203,6 +209,13 @@ def test_a_proxy_without_the_service_is_asked_again(play: Any) -> None:
     url, _ = play(("not there",))
     with Client(url, transport="sse", retries=0) as client, pytest.raises(ServiceError, match="no service is at this"):
         client.complete("x")
+
+
+def test_an_address_that_points_to_another_is_told_as_that(play: Any) -> None:
+    url, script = play(("moved",))
+    with Client(url, transport="sse") as client, pytest.raises(ServiceError, match=r"HTTP 301: .* perhaps of https"):
+        client.complete("x")
+    assert script.asked == 1
 
 
 def test_an_async_client_asks_again_as_well(play: Any) -> None:
@@ -289,7 +302,7 @@ def test_a_service_that_goes_away_in_the_middle_has_lost_the_answer(play: Any, t
 @WAYS
 def test_a_service_that_comes_up_meanwhile_is_reached(free_port: Any, transport: Any) -> None:
     port = free_port()
-    script = Script(ENTIRE)
+    script = Script(ENTIRE, more={})
     server = uvicorn.Server(uvicorn.Config(script.app(), host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     starting = threading.Timer(0.1, thread.start)
@@ -310,6 +323,26 @@ def test_ask_prints_what_its_terminal_has_no_letters_for(play: Any) -> None:
         capture_output=True, timeout=60, check=False, env=os.environ | {"PYTHONIOENCODING": "latin-1"},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == (b"It was dark ? ?very?\n", b"")
+
+
+def test_what_breaks_an_answer_off_does_not_stand_on_its_last_line(play: Any) -> None:
+    url, _ = play(("It ", "was"))
+    done = subprocess.run(
+        [sys.executable, "-m", "victorian.cli", "ask", "x", "--url", url], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, b"It was\n")
+    assert done.stderr.startswith(b"victorian: the connection broke before the end of the text")
+
+
+@WAYS
+def test_fields_of_a_later_service_or_of_a_gateway_are_passed_over(play: Any, transport: Any) -> None:
+    url, _ = play(ENTIRE, system_fingerprint="fp", later={"a": 1})
+    with Client(url, transport=transport) as client:
+        assert client.complete("x").text == "It was"
+        assert client.tokenize("ab").count == 2
+        with pytest.raises(RequestError, match="no prompt") as caught:
+            client.tokenize("")
+    assert caught.value.parameter == "prompt"
 
 
 def test_a_text_is_told_as_tokens(play: Any) -> None:

@@ -18,7 +18,7 @@ from victorian.client.failures import Retries
 from victorian.client.generation import Generation, ask
 from victorian.client.streams import Stream
 from victorian.config import SamplingParameters, ServiceConfig, SocketConfig
-from victorian.errors import OverloadedError, RequestError, ServiceError, VictorianError
+from victorian.errors import AuthenticationError, OverloadedError, RequestError, ServiceError, VictorianError
 
 SHORT = SamplingParameters(max_tokens=12, seed=4)
 LONG = SamplingParameters(max_tokens=30_000, min_tokens=30_000)
@@ -72,9 +72,10 @@ def test_no_service_is_said_in_words(free_port: Callable[[], int]) -> None:
             client.models()
 
 
-def test_a_password_in_an_address_is_neither_used_nor_shown() -> None:
+@pytest.mark.parametrize("written", ["somebody:secret@127.0.0.1:8000", "127.0.0.1:8000/?key=secret", "h:8000/#secret"])
+def test_a_password_in_an_address_is_neither_used_nor_shown(written: str) -> None:
     with pytest.raises(ServiceError, match="a key goes into `key`") as caught:
-        Client("http://somebody:secret@127.0.0.1:8000")
+        Client(f"http://{written}")
     assert "secret" not in str(caught.value)
 
 
@@ -84,6 +85,25 @@ def test_a_password_in_an_address_is_neither_used_nor_shown() -> None:
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ServiceError, match="expected an address like"):
         Client(url)
+
+
+@pytest.mark.parametrize("behind", ["/v1", "/v1/", "/under/v1"])
+def test_an_address_for_openais_client_is_refused_with_what_to_leave_out(behind: str) -> None:
+    with pytest.raises(ServiceError, match="without the /v1 behind it"):
+        Client("http://127.0.0.1:8000" + behind)
+
+
+def test_a_scheme_may_be_in_capitals(service: Service) -> None:
+    with Client(service.url.replace("http", "HTTP")) as client:
+        assert client.complete("It", SHORT).text
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_a_path_with_nothing_behind_it_is_not_taken_for_a_closed_door(service: Service, transport: Any) -> None:
+    refused = pytest.raises(RequestError, match=r"is what stands before /v1 right|nothing is at /elsewhere/v1")
+    with Client(f"{service.url}/elsewhere", transport=transport) as client, refused as caught:
+        client.complete("It", SHORT)
+    assert not isinstance(caught.value, AuthenticationError)
 
 
 def test_closing_the_client_ends_a_stream_that_was_never_read(service: Service) -> None:
@@ -197,3 +217,27 @@ def test_importing_the_client_loads_neither_torch_nor_ray() -> None:
     code = "import sys, victorian.client; print(*{'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_closing_the_client_closes_what_all_threads_have_begun(service: Service) -> None:
+    meeting = threading.Barrier(2)
+
+    class Older:
+        """Stands among the client's streams, and has two threads meet where they look it over."""
+
+        @property
+        def closed(self) -> bool:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.3)
+            return True
+
+    client, made = Client(service.url), list[Stream]()
+    client._streams.append(Older())  # type: ignore[arg-type]
+    threads = [threading.Thread(target=lambda: made.append(client.stream("It", LONG))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert [stream.closed for stream in made] == [True, True]
+    assert service.idle()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -149,6 +150,22 @@ def test_an_async_stream_is_cancelled_or_left(service: Service, transport: Any) 
 
     asyncio.run(ask())
     assert service.idle()
+
+
+@WAYS
+def test_no_proxy_is_asked_for_a_service_on_this_machine(
+    service: Service, transport: Any, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    async def asked_on_a_loop() -> tuple[str, list[str]]:
+        async with AsyncClient(service.url, transport=transport, retries=0) as client:
+            return (await client.complete("It", SEEDED)).text, await client.models()
+
+    with Client(service.url, transport=transport, retries=0) as client:
+        assert (client.complete("It", SEEDED).text, client.models()) == asyncio.run(asked_on_a_loop())
 
 
 def test_with_a_tick_a_loops_caller_can_look_up_while_nothing_comes(service: Service) -> None:

@@ -140,6 +140,8 @@ def test_a_generation_that_takes_too_long_is_told_so(strict: Service) -> None:
     [
         ({"model": "gpt-5"}, "model_not_found", "model"),
         ({"prompt": [999]}, "invalid_request", "prompt"),
+        ({"prompt": 5}, "invalid_message", "prompt"),
+        ({"prompt": [44, -1]}, "invalid_message", "prompt.1"),
         ({"parameters": {"keep_tokens": 60}}, "invalid_request", "keep_tokens"),
         ({"parameters": {"top_k": 500}}, "invalid_message", "parameters.top_k"),
         ({"alternatives": 21}, "invalid_message", "alternatives"),

@@ -33,7 +33,8 @@ class AsyncClient(ServiceClient):
         transport: Way = "websocket",
     ) -> None:
         super().__init__(url, timeout, key=key, retries=retries, transport=transport)
-        self._http = httpx2.AsyncClient(base_url=self.url, timeout=timeout)
+        direct = httpx2.AsyncHTTPTransport() if self._direct else None
+        self._http = httpx2.AsyncClient(base_url=self.url, timeout=timeout, transport=direct)
         self._streams: list[AsyncStream] = []
 
     async def stream(
@@ -96,7 +97,7 @@ class AsyncClient(ServiceClient):
     async def _open(self, generation: Generation) -> AsyncTransport:
         if self._way == "sse":
             return await AsyncEventsTransport.open(self._http, self._headers(), generation)
-        return await AsyncSocketTransport.open(self._socket_url, self._headers(), generation)
+        return await AsyncSocketTransport.open(self._socket_url, self._headers(), generation, self._direct)
 
     async def _ask(self, method: str, path: str, body: Any = None) -> bytes:
         retries = self._patience()

@@ -5,6 +5,7 @@ with Client() as client:
         print(piece, end="")
 """
 
+import threading
 import time
 from functools import cached_property
 from typing import Any, Self
@@ -22,7 +23,7 @@ from victorian.service.protocol import Tokenized
 
 
 class Client(ServiceClient):
-    """A service at an address, for callers that wait. Use as a context manager, or call `close`."""
+    """A service at an address, for callers that wait, on any threads. Use as a context manager, or call `close`."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Client(ServiceClient):
     ) -> None:
         super().__init__(url, timeout, key=key, retries=retries, transport=transport)
         self._streams: list[Stream] = []
+        self._noting = threading.Lock()
 
     def stream(
         self,
@@ -60,7 +62,8 @@ class Client(ServiceClient):
         """
         generation = self._generation(prompt, parameters, model, alternatives, deadline_seconds)
         stream = Stream(self._open, generation, self._patience(), tick)
-        self._streams = [open for open in self._streams if not open.closed] + [stream]
+        with self._noting:  # two threads that note theirs at once would note one, and `close` forget the other
+            self._streams = [open for open in self._streams if not open.closed] + [stream]
         return stream
 
     def complete(
@@ -113,12 +116,13 @@ class Client(ServiceClient):
     @cached_property
     def _http(self) -> httpx2.Client:
         """Made when it is wanted: a tenth of a second that a stream over the WebSocket need not wait for."""
-        return httpx2.Client(base_url=self.url, timeout=self._timeout)
+        direct = httpx2.HTTPTransport() if self._direct else None
+        return httpx2.Client(base_url=self.url, timeout=self._timeout, transport=direct)
 
     def _open(self, generation: Generation) -> Transport:
         if self._way == "sse":
             return EventsTransport(self._http, self._headers(), generation)
-        return SocketTransport(self._socket_url, self._headers(), generation)
+        return SocketTransport(self._socket_url, self._headers(), generation, self._direct)
 
     def _ask(self, method: str, path: str, body: Any = None) -> bytes:
         retries = self._patience()

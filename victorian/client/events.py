@@ -60,7 +60,7 @@ class Events:
         if data == "[DONE]":
             return self._complete()
         try:
-            chunk = Completion.model_validate_json(data)
+            chunk = Completion.model_validate_json(data, extra="ignore")
         except ValidationError as error:
             raise told_in_stream(data) from error
         if chunk.usage:

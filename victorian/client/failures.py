@@ -43,7 +43,7 @@ def told_over_socket(message: ErrorMessage) -> VictorianError:
 def told_over_http(status: int, body: bytes, retry_after: str | None) -> VictorianError:
     """The exception that an HTTP answer stands for."""
     try:
-        detail = ErrorBody.model_validate_json(body).error
+        detail = ErrorBody.model_validate_json(body, extra="ignore").error
         message, param, code = detail.message, detail.param, detail.code
     except ValidationError:
         return _told_by_a_proxy(status, f"HTTP {status}: {body[:200].decode(errors='replace')}".removesuffix(": "))
@@ -61,6 +61,8 @@ def told_over_http(status: int, body: bytes, retry_after: str | None) -> Victori
 def _told_by_a_proxy(status: int, message: str) -> VictorianError:
     """What something between us and the service says, which says it without an error object."""
     match status:
+        case 301 | 302 | 303 | 307 | 308:
+            return ServiceError(f"{message}: this address only points to another, perhaps of https; give that one")
         case 401 | 403:
             return AuthenticationError(message)
         case 404:  # Serve's word while an application is not there, or not yet
@@ -76,7 +78,7 @@ def _told_by_a_proxy(status: int, message: str) -> VictorianError:
 def told_in_stream(data: str) -> VictorianError:
     """The exception that a server-sent event stands for which is no piece of an answer."""
     try:
-        detail = ErrorBody.model_validate_json(data).error
+        detail = ErrorBody.model_validate_json(data, extra="ignore").error
     except ValidationError:
         return ServiceError("the service sent an event that is not of the completions API")
     return _told(detail.code or "internal_error", detail.message, detail.param, None)

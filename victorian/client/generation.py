@@ -54,9 +54,9 @@ class Generation:
         return Cancel(id=self.request.id)
 
     def read(self, data: str | bytes) -> ServerMessage:
-        """What came over the socket; ServiceError if it is not of the protocol."""
+        """What came over the socket, without fields of a later service; ServiceError if it is not of the protocol."""
         try:
-            return server_message.validate_json(data)
+            return server_message.validate_json(data, extra="ignore")
         except ValidationError as error:
             raise ServiceError("the service sent a message that is not of this protocol") from error
 

@@ -1,5 +1,6 @@
 """What the clients have in common: where the service is, what is sent to it, and what its answers mean. No network."""
 
+from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -44,13 +45,17 @@ class ServiceClient:
         try:
             parts = urlsplit(self.url)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-            secret = parts.username is not None or parts.password is not None
+            secret = any((parts.username, parts.password, parts.query, parts.fragment))
         except ValueError:
             usable = secret = False
         if secret:  # and not shown: it would end in somebody's log
-            raise ServiceError("expected an address without a name or password: a key goes into `key`")
+            raise ServiceError("expected an address without a name, password, query or #: a key goes into `key`")
         if not usable:
             raise ServiceError(f"expected an address like http://127.0.0.1:8000, got {self.url!r}")
+        if parts.path.endswith("/v1"):  # what clients of OpenAI are given
+            raise ServiceError(f"expected the service's address without the /v1 behind it, got {self.url!r}")
+        self._direct = _on_this_machine(parts.hostname or "")
+        """Whether the environment's proxy is passed by: it would look for the service on its own machine."""
         self._authorization = _authorization(key or client_key())
         self._timeout = timeout
         self._retries = retries
@@ -58,7 +63,7 @@ class ServiceClient:
 
     @property
     def _socket_url(self) -> str:
-        return "ws" + self.url.removeprefix("http") + "/v1/stream"
+        return "ws" + self.url[len("http") :] + "/v1/stream"  # http or HTTP
 
     def _headers(self) -> dict[str, str]:
         """What goes with every request, whichever way."""
@@ -88,7 +93,7 @@ class ServiceClient:
 
     def _names(self, body: bytes) -> list[str]:
         try:
-            return [card.id for card in ModelList.model_validate_json(body).data]
+            return [card.id for card in ModelList.model_validate_json(body, extra="ignore").data]
         except ValidationError as error:
             raise ServiceError(
                 f"{self.url} answered, but with no list of models; is it a Victorian service?"
@@ -96,9 +101,16 @@ class ServiceClient:
 
     def _tokens(self, body: bytes) -> Tokenized:
         try:
-            return Tokenized.model_validate_json(body)
+            return Tokenized.model_validate_json(body, extra="ignore")
         except ValidationError as error:
             raise ServiceError(f"{self.url} answered, but with no tokens; is it a Victorian service?") from error
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _authorization(key: str | None) -> dict[str, str]:

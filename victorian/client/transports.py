@@ -80,7 +80,7 @@ class Connection(websockets.sync.client.ClientConnection):
 class SocketTransport:
     """A WebSocket of its own for a generation, so that leaving it ends the generation whatever happens."""
 
-    def __init__(self, url: str, headers: dict[str, str], generation: Generation) -> None:
+    def __init__(self, url: str, headers: dict[str, str], generation: Generation, direct: bool) -> None:
         self._generation = generation
         generation.connected = None
         self._open = ExitStack()
@@ -92,6 +92,7 @@ class SocketTransport:
                 open_timeout=OPEN_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 compression=None,
+                proxy=None if direct else True,
                 create_connection=Connection,
             )
             self._socket = self._open.enter_context(connecting)
@@ -128,7 +129,9 @@ class AsyncSocketTransport:
         self._generation = generation
 
     @classmethod
-    async def open(cls, url: str, headers: dict[str, str], generation: Generation) -> "AsyncSocketTransport":
+    async def open(
+        cls, url: str, headers: dict[str, str], generation: Generation, direct: bool
+    ) -> "AsyncSocketTransport":
         generation.connected = None
         try:
             socket = await websockets.asyncio.client.connect(
@@ -137,6 +140,7 @@ class AsyncSocketTransport:
                 open_timeout=OPEN_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 compression=None,
+                proxy=None if direct else True,
             )
         except (OSError, ValueError, WebSocketException) as error:
             raise _unopened(url, error) from error
@@ -174,7 +178,10 @@ def _unopened(url: str, error: Exception) -> VictorianError:
     """Why there is no socket."""
     if isinstance(error, InvalidStatus) and error.response.status_code != 500:  # 500 is Serve's word for no room
         answer = error.response
-        return told_over_http(answer.status_code, bytes(answer.body or b""), answer.headers.get("Retry-After"))
+        body = bytes(answer.body or b"")
+        if answer.status_code == 403 and not body:  # what servers of ASGI say where nobody takes a WebSocket
+            return RequestError(f"no WebSocket is to be had at {url} (HTTP 403): is what stands before /v1 right?")
+        return told_over_http(answer.status_code, body, answer.headers.get("Retry-After"))
     return unreachable(url, error)
 
 

@@ -31,33 +31,36 @@ def not_too_many(value: Any) -> Any:
 class SamplingParameters(Section):
     """How the next token is drawn."""
 
+    # Defaults are named: of one that is not, type checkers without pydantic's plugin know nothing.
     temperature: Annotated[float, Field(ge=0.1, le=2.0), WrapValidator(_zero_as_well), ZERO_AS_WELL] = 1.3
     """Flattens (above 1) or sharpens (below 1) the distribution; 0.1 to 2, or 0 to take the likeliest token always."""
-    top_k: int = Field(50, ge=0, le=100)
+    top_k: int = Field(default=50, ge=0, le=100)
     """Only the k likeliest tokens may be drawn; 0 to 100, 0 is off."""
-    top_p: float = Field(0.95, ge=0, le=1)
+    top_p: float = Field(default=0.95, ge=0, le=1)
     """Only the likeliest tokens that together hold this probability may be drawn; 0 to 1, 1 is off."""
-    min_p: float = Field(0, ge=0, le=1)
+    min_p: float = Field(default=0, ge=0, le=1)
     """Only tokens of at least this share of the likeliest one's probability may be drawn; 0 is off."""
-    repetition_penalty: float = Field(1.2, ge=1, le=2)
+    repetition_penalty: float = Field(default=1.2, ge=1, le=2)
     """Makes tokens that already stand in prompt or output less likely; 1 to 2, 1 is off."""
-    presence_penalty: float = Field(0, ge=-2, le=2)
+    presence_penalty: float = Field(default=0, ge=-2, le=2)
     """Taken off the logits of tokens that stand in the output."""
-    frequency_penalty: float = Field(0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0, ge=-2, le=2)
     """Taken off the logits of tokens of the output for each time that they stand there."""
     logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(not_too_many)] = Field(
-        {}, max_length=MAX_BIASED
+        default={}, max_length=MAX_BIASED
     )
     """Added to the logits of these tokens."""
-    min_tokens: int = Field(0, ge=0, le=32_768)
+    min_tokens: int = Field(default=0, ge=0, le=32_768)
     """Tokens before the end of the text may be drawn; a stop string ends it even so."""
-    max_tokens: int = Field(256, ge=1, le=32_768)
+    max_tokens: int = Field(default=256, ge=1, le=32_768)
     """Tokens to generate at most."""
-    keep_tokens: int = Field(0, ge=0, le=32_768)
+    keep_tokens: int = Field(default=0, ge=0, le=32_768)
     """Tokens of the prompt's beginning that stay in sight when the text outgrows the context; at most half of that."""
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """The same seed gives the same text; without one, a seed is drawn."""
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=4, fail_fast=True)
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(), max_length=4, fail_fast=True
+    )
     """Texts that end the generation; they are not part of it. At most 4."""
 
 

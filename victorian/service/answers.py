@@ -94,14 +94,17 @@ def answer_errors(app: FastAPI) -> None:
         return JSONResponse(error_body(message, kind, param, code), status, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         problem = error.errors()[0]
         where = [str(part) for part in problem["loc"] if part != "body"]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "json_invalid":
             return answer(400, f"the body is not valid JSON: {problem['ctx']['error']}", "invalid_request_error")
-        param = where[0] if where else None
-        return answer(400, f"{'.'.join(where) or 'body'}: {message}", "invalid_request_error", param)
+        if where:
+            return answer(400, f"{'.'.join(where)}: {message}", "invalid_request_error", where[0])
+        if problem["type"] in ("missing", "model_attributes_type"):
+            message = _no_object(request)
+        return answer(400, f"body: {message}", "invalid_request_error")
 
     @app.exception_handler(OverloadedError)
     async def overloaded(_: Request, error: OverloadedError) -> JSONResponse:
@@ -119,6 +122,31 @@ def answer_errors(app: FastAPI) -> None:
         return answer(503, str(error), "server_error", code=error.code)
 
     @app.exception_handler(HTTPException)
-    async def refused_by_route(_: Request, error: HTTPException) -> JSONResponse:
-        body = error_body(error.detail, "invalid_request_error")
+    async def refused_by_route(request: Request, error: HTTPException) -> JSONResponse:
+        body = error_body(_refusal_of_route(request, error), "invalid_request_error")
         return JSONResponse(body, error.status_code, dict(error.headers or {}))
+
+
+def _no_object(request: Request) -> str:
+    """What is wrong with a body that is no JSON object, or was not said to be one."""
+    kind = request.headers.get("content-type", "")[:100]
+    name = kind.partition(";")[0].strip().lower()
+    if name != "application/json" and not name.endswith("+json"):
+        return f"expected Content-Type: application/json, got {kind or 'none'}; the body is not read as anything else"
+    return 'expected a JSON object, such as {"prompt": "It was"}'
+
+
+def _refusal_of_route(request: Request, error: HTTPException) -> str:
+    """What Starlette and FastAPI say themselves tells neither what was wrong nor what there is instead."""
+    path = request.scope["path"][:200]
+    match error.status_code, error.detail:
+        case 404, "Not Found":
+            return (
+                f"nothing is at {path}: texts are written at /v1/completions, and /openapi.json lists what else there "
+                "is; the base URL of an OpenAI client ends in /v1"
+            )
+        case 405, "Method Not Allowed":
+            return f"{path} does not take {request.method}; it takes {(error.headers or {}).get('Allow', 'others')}"
+        case 400, "There was an error parsing the body":
+            return "the body could not be parsed: send JSON in UTF-8, neither compressed nor nested deeply"
+    return error.detail

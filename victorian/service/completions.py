@@ -31,6 +31,12 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     **refusals(413, 429, 503, 504),
 }
 
+AS_THEY_COME = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Nobody on the way may keep events. The second is for nginx, which holds all of an answer back that it compresses."""
+
+LINE_ENDS = {end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""JSON may hold them as they are, and Python's `splitlines`, by which many clients read events, breaks at them."""
+
 
 async def _until_sent() -> AsyncIterator[ExitStack]:
     with ExitStack() as stack:
@@ -71,7 +77,7 @@ def completions(models: Models, config: ServiceConfig) -> APIRouter:
         if body.stream and not isinstance(first, Failed):
             options = body.stream_options or StreamOptions()
             chunks = _server_sent_events(answer, choices, _after(first, pieces), options)
-            return StreamingResponse(chunks, media_type="text/event-stream")
+            return StreamingResponse(chunks, media_type="text/event-stream", headers=AS_THEY_COME)
         come = Whole()
         async with aclosing(_after(first, pieces)) as all_pieces:
             async for found in all_pieces:
@@ -124,7 +130,10 @@ async def _server_sent_events(
     """OpenAI's stream: a chunk for each piece, the usage if asked for, and `[DONE]`; a failure is the last event."""
 
     def event(chosen: list[Choice], spent: Usage | None) -> str:
-        return f"data: {answer.model_copy(update={'choices': chosen, 'usage': spent}).model_dump_json()}\n\n"
+        chunk = answer.model_copy(update={"choices": chosen, "usage": spent}).model_dump_json()
+        for end, spelled in LINE_ENDS.items():  # a tenth of what `translate` takes
+            chunk = chunk.replace(end, spelled)
+        return f"data: {chunk}\n\n"
 
     async with aclosing(pieces):
         async for found in pieces:

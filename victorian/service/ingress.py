@@ -3,7 +3,7 @@
 It is given models and answers with them; where the process runs and who routes to it is not known here.
 """
 
-from fastapi import WebSocket
+from fastapi import HTTPException, WebSocket
 
 from victorian.config import ServiceConfig, service_keys
 from victorian.service.access import guard
@@ -19,6 +19,11 @@ from victorian.service.observation import Observer
 from victorian.service.page import page
 from victorian.service.protocol import ModelCard, ModelList
 from victorian.service.socket import Conversation
+
+NO_HANDSHAKE = (
+    "here is a WebSocket, and its handshake did not come: a proxy on the way may have kept the Upgrade header, and "
+    "has to pass it on; or ask at /v1/completions, which needs none"
+)
 
 
 def create_app(models: Models, config: ServiceConfig, observer: Observer | None = None) -> Application:
@@ -40,6 +45,7 @@ def create_app(models: Models, config: ServiceConfig, observer: Observer | None 
     app.include_router(monitoring(models, observer, config.observe))
     app.include_router(page())
 
+    @app.head("/v1/models", include_in_schema=False)
     @app.get("/v1/models")
     async def list_models() -> ModelList:
         return ModelList(data=[_card(served) for served in models.all()])
@@ -51,6 +57,10 @@ def create_app(models: Models, config: ServiceConfig, observer: Observer | None 
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         await Conversation(socket, models, config).run()
+
+    @app.get("/v1/stream", include_in_schema=False)
+    async def no_handshake() -> None:
+        raise HTTPException(426, NO_HANDSHAKE, {"Upgrade": "websocket", "Connection": "Upgrade"})
 
     return app
 

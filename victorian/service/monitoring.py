@@ -50,11 +50,13 @@ def monitoring(models: Models, observer: Observer, config: ObservationConfig) ->
 
     router = APIRouter(lifespan=lifespan)
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
+    @router.head("/ready", include_in_schema=False)  # as `wget --spider` and many load balancers ask
     @router.get("/ready", responses={503: {"model": ErrorBody}})
     async def ready() -> Response:
         """Every model has lately generated a token, or does so now."""

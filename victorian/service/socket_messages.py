@@ -131,5 +131,7 @@ def unreadable(data: bytes, error: ValidationError) -> ErrorMessage:
         found = _generation_id.validate_python(json.loads(data)["id"])
     except (ValueError, TypeError, KeyError, RecursionError):
         found = None
-    where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"][1:])
-    return ErrorMessage(code="invalid_message", message=first_problem(error), id=found, param=where or None)
+    where = [str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"][1:]]
+    if where[:1] == ["prompt"]:
+        del where[1:2]  # the form that it was taken for, which no message spells
+    return ErrorMessage(code="invalid_message", message=first_problem(error), id=found, param=".".join(where) or None)

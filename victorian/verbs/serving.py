@@ -7,7 +7,7 @@ import tyro
 
 from victorian.command_line import Verbs, say
 from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig, service_url
-from victorian.errors import ConfigError, RequestError, ServiceError
+from victorian.errors import ConfigError, RequestError, ServiceError, VictorianError
 from victorian.service.keys import Scope
 
 
@@ -153,8 +153,14 @@ def serving_verbs() -> Verbs:
         from victorian.client import Client
 
         with Client(url) as client:
-            for piece in client.stream(prompt, sampling):
-                print(piece, end="", flush=True)
+            stream = client.stream(prompt, sampling)
+            try:
+                for piece in stream:
+                    print(piece, end="", flush=True)
+            except VictorianError:
+                if stream.text:  # else what went wrong would stand on the text's last line
+                    print(flush=True)
+                raise
             print()
 
     def export(

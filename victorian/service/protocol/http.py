@@ -15,6 +15,11 @@ MAX_CHOICES = 16
 """Of one request: prompts times `n`."""
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Stops = Annotated[
+    Annotated[Stop, Tag("text")] | Annotated[list[Stop], Field(max_length=4, fail_fast=True), Tag("texts")],
+    Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
+]
+"""Told apart first: of a plain union's complaints the first is that a list of five is no text."""
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,6}$")]
 Bias = dict[TokenName, Annotated[float, Field(ge=-100, le=100)]]
 
@@ -83,7 +88,7 @@ class CompletionRequest(SamplingParameters, Asked):
     """Text, token ids, or a list of either; an empty one begins a book."""
     max_tokens: int = Field(256, ge=0, le=32_768)
     """Tokens to generate at most; 0 with `echo` only, which scores the prompt."""
-    stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None  # type: ignore[assignment]  # OpenAI's forms
+    stop: Stops | None = None  # type: ignore[assignment]  # OpenAI's forms
     """Up to 4 texts that end the generation."""
     logit_bias: Annotated[Bias, BeforeValidator(not_too_many)] = Field({}, max_length=1024)  # type: ignore[assignment]  # names in JSON are text
     """Added to the logits of these tokens, by their ids."""
