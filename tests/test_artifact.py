@@ -163,3 +163,15 @@ def test_the_newest_artifact_of_a_folder_of_runs_is_found(toy_artifact: Path, tm
     assert find_artifact(str(tmp_path / "old" / "artifact")) == str(tmp_path / "old" / "artifact")
     with pytest.raises(ArtifactError, match=r"no trained model in .*nowhere"):
         find_artifact(str(tmp_path / "nowhere"))
+
+
+def test_a_run_that_goes_on_is_not_taken_for_the_one_it_began_with(
+    toy_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(toy_artifact, f"{RUNS}/mine/best/step-00000005")
+    assert find_artifact(RUNS, without=f"{RUNS}/mine/") == find_artifact(PRETRAINED)
+    shutil.copytree(toy_artifact, f"{RUNS}/mine-too/artifact")
+    change(Path(RUNS, "mine-too", "artifact"), "training.json", finished="2020-01-01T00:00:00Z")
+    assert find_artifact(RUNS, without=f"{RUNS}/mine") == str(tmp_path / RUNS / "mine-too" / "artifact")
+    assert find_artifact(RUNS) == str(tmp_path / RUNS / "mine" / "best" / "step-00000005")

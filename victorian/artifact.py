@@ -203,11 +203,14 @@ def check_beginning(recipe: Recipe, origin: str) -> None:
         )
 
 
-def find_artifact(uri: str) -> str:
+def find_artifact(uri: str, without: str | None = None) -> str:
     """The model directory meant by `uri`: itself, or the newest artifact of the runs in it, as an absolute path.
 
     `pretrained` is the one that comes with this package. It is also what `runs`, the default, means where nothing was
     trained yet.
+
+    Args:
+        without: a run among those whose models are not meant: one that goes on began with none of its own.
 
     Raises:
         ArtifactError: if there is none.
@@ -220,6 +223,9 @@ def find_artifact(uri: str) -> str:
     candidates = [
         f"{storage.uri}/{key}".removesuffix(f"/{RECORD}") for key in storage.names() if key.endswith(f"/{RECORD}")
     ]
+    if without is not None:
+        own = f"{open_storage(without).uri}/"
+        candidates = [candidate for candidate in candidates if not candidate.startswith(own)]
     if not candidates and uri == RUNS:
         return find_artifact(PRETRAINED)
     if not candidates:

@@ -5,6 +5,7 @@ Everything is a function called when a worker or an engine starts; nothing is de
 
 import ctypes
 import platform
+import re
 import resource
 import sys
 from time import perf_counter
@@ -62,39 +63,57 @@ def compiles(training: TrainingConfig, device: torch.device) -> bool:
 
 PEAKS = {
     "H200": {"bf16": 989e12, "fp16": 989e12, "fp32": 494e12},
+    "H200 NVL": {"bf16": 835e12, "fp16": 835e12, "fp32": 417e12},
+    "GH200": {"bf16": 989e12, "fp16": 989e12, "fp32": 494e12},
     "H100": {"bf16": 989e12, "fp16": 989e12, "fp32": 494e12},
+    "H100 NVL": {"bf16": 835e12, "fp16": 835e12, "fp32": 417e12},
+    "H100 PCIe": {"bf16": 756e12, "fp16": 756e12, "fp32": 378e12},
     "A100": {"bf16": 312e12, "fp16": 312e12, "fp32": 156e12},
     "L40S": {"bf16": 362e12, "fp16": 362e12, "fp32": 183e12},
+    "L40": {"bf16": 181e12, "fp16": 181e12, "fp32": 90e12},
     "A10G": {"bf16": 70e12, "fp16": 70e12, "fp32": 35e12},
     "L4": {"bf16": 121e12, "fp16": 121e12, "fp32": 60e12},
     "V100": {"fp16": 125e12, "fp32": 15.7e12},
     "T4": {"fp16": 65e12, "fp32": 8.1e12},
 }
-"""Dense FLOP/s of accelerators by a word of their names, from NVIDIA's data sheets; fp32 is TF32 where there is one."""
+"""Dense FLOP/s of accelerators by words of their names, from NVIDIA's data sheets; fp32 is TF32 where there is one."""
+
+
+def known_flops(name: str, dtype: torch.dtype) -> float | None:
+    """What the data sheet says of the accelerator of this name; None for one that is not in `PEAKS`."""
+    kind = next(kind for kind, known in DTYPES.items() if known == dtype)
+    words = set(re.split("[ -]", name))  # whole ones: an L40 is no L4
+    found = [known for known, peaks in PEAKS.items() if words.issuperset(known.split()) and kind in peaks]
+    return PEAKS[max(found, key=len)][kind] if found else None
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s that a device can do in matrix products: its data sheet's, else what a quick measurement finds."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        kind = next(name for name, known in DTYPES.items() if known == dtype)
-        for word, peaks in PEAKS.items():
-            if word in name and kind in peaks:
-                return peaks[kind]
-    return measured_flops(device, dtype)
+    known = known_flops(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else None
+    return measured_flops(device, dtype) if known is None else known
 
 
-def measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.2) -> float:
-    """FLOP/s of the fastest of some products of square matrices."""
+def measured_flops(device: torch.device, dtype: torch.dtype, size: int | None = None, seconds: float = 0.2) -> float:
+    """FLOP/s of the fastest of some products of square matrices.
+
+    Args:
+        size: rows of a matrix; by default so many that an accelerator takes longer to multiply than to be asked.
+    """
+    size = size or (4096 if device.type == "cuda" else 1024)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    end = perf_counter() + seconds
-    while perf_counter() < end or best == float("inf"):
+
+    def multiply() -> float:
         began = perf_counter()
         a @ b
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = min(best, perf_counter() - began)
+        return perf_counter() - began
+
+    multiply()  # waits for its library to get ready, which may take longer than all the others
+    best = multiply()
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        best = min(best, multiply())
     return 2 * size**3 / best
 
 

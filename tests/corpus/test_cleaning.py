@@ -46,11 +46,48 @@ BOOK = "CHAPTER I\n\nIt was a dark night.\n\nThe end of Project work, said Guten
             "Produced by Anne Body and the\nDistributed Proofreaders\n\n\n",
             "\nEnd of Project Gutenberg's My Book, by Nobody\n",
         ),
+        ("This eBook was produced by Anne Body and the\nDistributed Proofreaders\n\n\n", ""),
+        ("E-text prepared by Anne Body\n\n\n", ""),
+        ("This etext was scanned by Anne Body.\n\n", ""),
         ("", ""),
     ],
 )
 def test_what_project_gutenberg_put_around_a_book_is_taken_off(before: str, after: str) -> None:
     assert without_boilerplate(before + BOOK + after) == BOOK
+
+
+LICENCE = (
+    "Section 1. General Terms of Use\n\nBy reading this work you agree to all the terms.\n\n" * 230
+)  # 19,000 characters
+SMALL_PRINT = "You may distribute copies of this etext under the terms below, and no others.\n\n" * 130
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "*** START OF THE PROJECT GUTENBERG EBOOK MY STORY ***\n\n",
+            "\n*** END OF THE PROJECT GUTENBERG EBOOK MY STORY ***\n\nUpdated editions will replace this one.\n\n"
+            f"START: FULL LICENSE\n\nTHE FULL PROJECT GUTENBERG LICENSE\n\n{LICENCE}",
+        ),
+        (
+            "*** START OF THIS PROJECT GUTENBERG EBOOK MY STORY ***\n\n",
+            "\nEnd of Project Gutenberg's My Story, by Nobody\n\n"
+            "*** END OF THIS PROJECT GUTENBERG EBOOK MY STORY ***\n\n"
+            f"*** START: FULL LICENSE ***\n\nTHE FULL PROJECT GUTENBERG LICENSE\n\n{LICENCE}",
+        ),
+        (
+            "",
+            "\nEnd of the Project Gutenberg Etext of My Story\n\n"
+            f"***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN EBOOKS**START***\n\n{SMALL_PRINT}"
+            "*END THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*Ver.02/11/02*END*\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize("paragraphs", [1, 100, 2_000])
+def test_a_story_that_is_shorter_than_its_licence_stays_without_it(before: str, after: str, paragraphs: int) -> None:
+    story = "CHAPTER I\n" + "\nIt was a dark night, and rain fell.\n" * paragraphs
+    assert without_boilerplate(before + story + after) == story
 
 
 def test_a_marker_in_the_middle_of_a_book_takes_nothing_off() -> None:
@@ -77,6 +114,15 @@ def test_transcribers_notes_are_taken_out_and_characters_notes_are_not(text: str
         assert without_transcriber_notes(middle + text) == middle + cleaned
     else:
         assert without_transcriber_notes(text + middle) == cleaned + middle
+
+
+@pytest.mark.parametrize(
+    "heading", ["Transcriber's Note: Spelling was kept.\n", "TRANSCRIBER'S NOTES\n\nSpelling was kept.\n"]
+)
+def test_a_note_before_a_short_text_does_not_take_the_text_with_it(heading: str) -> None:
+    story = "Chapter I\n\n" + "It was a dark night.\n\n" * 50
+    assert without_transcriber_notes(f"{heading}\n{story}") == story
+    assert without_transcriber_notes(f"{heading}\n{story}\n{heading}").strip() == story.strip()
 
 
 def test_mojibake_is_mended_and_accents_are_not_touched() -> None:

@@ -1,5 +1,6 @@
 """Finding and reading books."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,14 @@ def test_a_handful_of_plain_books_still_has_every_split(tmp_path: Path) -> None:
     for name in ("mine", "yours", "theirs"):
         (tmp_path / f"{name}.txt").write_text("text")
     assert {book.split for book in found_in(tmp_path)} == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations(["book 5", "book 36", "book 0", "book 1"], 3)))
+def test_books_whose_names_fall_into_one_split_are_shared_out_as_well(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """By their names "book 5" and "book 36" are for validation."""
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text("text")
+    assert sorted(book.split for book in found_in(tmp_path)) == ["test", "train", "validation"]
 
 
 def test_a_single_plain_book_is_a_training_book_whatever_its_name(tmp_path: Path) -> None:

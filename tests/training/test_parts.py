@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -24,19 +25,30 @@ from victorian.training.precision import Precision
 from victorian.training.schedule import rate_factor
 
 
-@pytest.mark.parametrize(
-    ("step", "spent", "factor"),
-    [
-        (0, 0.0, 0.01),
-        (49, 0.0, 0.5),
-        (99, 0.0, 1.0),
-        (500, 0.5, 0.5),
-        (999, 1.0, 0.0),
-        (750, 0.75, 0.5 - math.sqrt(0.125)),
-    ],
-)
-def test_warm_up_then_cosine(step: int, spent: float, factor: float) -> None:
-    assert rate_factor(ScheduleConfig(warmup_steps=100), step, spent) == pytest.approx(factor)
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 10), (1, 10), (100, 1000), (400, 500), (99, 100)])
+def test_the_rate_rises_to_its_peak_and_falls_over_the_steps_after_the_warm_up(
+    decay: Literal["cosine", "linear"], warmup: int, steps: int
+) -> None:
+    schedule = ScheduleConfig(warmup_steps=warmup, decay=decay)
+    ours = [rate_factor(schedule, step, step / steps) for step in range(steps)]
+    rise, fall = ours[:warmup], ours[warmup:]
+    assert rise == pytest.approx([(step + 1) / warmup for step in range(warmup)])
+    assert max(ours) == 1.0
+    progress = [(step - warmup) / (steps - warmup) for step in range(warmup, steps)]
+    shape = {"cosine": lambda x: (1 + math.cos(math.pi * x)) / 2, "linear": lambda x: 1 - x}[decay]
+    assert fall == pytest.approx([shape(x) for x in progress])
+
+
+def test_a_budget_in_seconds_falls_from_the_end_of_the_warm_up_to_the_end_of_the_time() -> None:
+    schedule = ScheduleConfig(warmup_steps=10, decay="linear", final_fraction=0.2)
+    # Each of the first ten steps takes 3% of the time, each later one 1%.
+    spent = [0.03 * min(step, 10) + 0.01 * max(step - 10, 0) for step in range(80)]
+    factors = [rate_factor(schedule, step, share) for step, share in enumerate(spent)]
+    assert factors[9] == factors[10] == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] == pytest.approx(0.2, abs=0.02)
+    assert rate_factor(schedule, 80, 1.0) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("spent", "factor"), [(0.0, 1.0), (0.4, 1.0), (0.7, 0.55), (1.0, 0.1)])

@@ -63,6 +63,18 @@ def test_the_papers_run_is_planned_for_the_papers_machine() -> None:
         assert word in text, text
 
 
+@pytest.mark.parametrize("tokens_per_step", [524_288, 4_096])
+def test_the_memory_that_is_told_is_that_of_the_accelerators_and_windows_that_are_named(tokens_per_step: int) -> None:
+    value = GPT2_124M.model_dump()
+    value["training"]["tokens_per_step"] = tokens_per_step
+    recipe = Recipe.model_validate(value)
+    sequences = min(8, tokens_per_step // 2048)
+    total = memory_of(recipe, sequences, compute_bytes=2, on_cpu=False).total / 2**30
+    (told,) = [line for line in describe_plan(recipe, list(HARDWARE.values())) if line.startswith("memory of a device")]
+    assert told.startswith(f"memory of a device at {sequences} x 2048 tokens: ")
+    assert told.endswith(f"; {total:.2f} GiB")
+
+
 def test_more_windows_take_more_memory_and_the_most_that_fit_are_found() -> None:
     sizes = [memory_of(GPT2_124M, n).total for n in (1, 2, 8)]
     assert sizes == sorted(sizes)

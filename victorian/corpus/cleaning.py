@@ -8,11 +8,15 @@ import re
 from victorian.config import CleaningConfig
 from victorian.corpus.wrapping import join_lines
 
-CLEANING_VERSION = 3
+CLEANING_VERSION = 4
 """Raised when a step or the selection changes: data sets of another version are not reused."""
 
 FRONT_CHARACTERS = 30_000
 """Where the headers of Project Gutenberg may end: the longest of its licences stood in front."""
+BACK_CHARACTERS = 30_000
+"""Where the licence may begin that stands behind a book, from the end; a short story may be shorter than it."""
+BEFORE_LICENCE = 10_000
+"""Between the end of a book and the heading of such a licence: who made the file, and what else there is."""
 CREDIT_CHARACTERS = 3_000
 """Where its credits stand."""
 NOTE_CHARACTERS = 4_000
@@ -25,13 +29,19 @@ _SMALL_PRINT = re.compile(r"^ *\*?END\*? ?THE SMALL PRINT![^\n]*(?:\n[^\n]+){0,2
 _END = re.compile(
     r"^ *(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the |this )?Project Gutenberg)[^\n]*$", re.I | re.M
 )
+_LICENCE = re.compile(
+    r"^[ *]*(?:START: ?)?(?:THE )?FULL (?:PROJECT GUTENBERG(?:-tm|™)? )?LICEN[CS]E\b"
+    r"|^ *\*+ ?START ?\** ?THE SMALL PRINT!",
+    re.I | re.M,
+)
 _CREDIT = re.compile(
-    r"^ *(?:Produced|Prepared|Scanned|Transcribed|E-?text (?:prepared|produced|scanned)|This e-?text was"
-    r" (?:prepared|produced|scanned))\b[^\n]* by\b[^\n]*(?:\n[^\n]+){0,6}\n*",
+    r"^ *(?:Produced|Prepared|Scanned|Transcribed|(?:This )?E-?(?:text|book) (?:was )?(?:prepared|produced|scanned))"
+    r"\b[^\n]* by\b[^\n]*(?:\n[^\n]+){0,6}\n*",
     re.I | re.M,
 )
 _NOTE_IN_BRACKETS = re.compile(rf"\[ *Transcriber['’]?s?['’]? notes?\b[^\[\]]{{0,{NOTE_CHARACTERS}}}\]\n?", re.I)
 _NOTE_HEADING = re.compile(r"^[ *=_]*Transcriber['’]?s?['’]? notes?\b[^\n]*$", re.I | re.M)
+_SAYS_MORE = re.compile(r":.*\w")
 
 # UTF-8 that was read as Windows-1252: a lead byte and its followers, as the characters that they then became.
 _FOLLOWERS = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0xC0))
@@ -125,10 +135,13 @@ def without_boilerplate(text: str) -> str:
     front = text[:FRONT_CHARACTERS]
     if "GUTENBERG" in front or "Gutenberg" in front or "SMALL PRINT" in front:
         for marker in (_START, _SMALL_PRINT):
-            if markers := list(marker.finditer(text, 0, FRONT_CHARACTERS)):
+            end = _END.search(text, 0, FRONT_CHARACTERS)  # of a short book: such a marker may stand behind it as well
+            if markers := list(marker.finditer(text, 0, end.start() if end else FRONT_CHARACTERS)):
                 text = text[markers[-1].end() :].lstrip("\n")
     if "utenberg" in text or "UTENBERG" in text:
-        for found in _END.finditer(text, len(text) // 2):
+        middle = len(text) // 2
+        licence = _LICENCE.search(text, max(0, len(text) - BACK_CHARACTERS))
+        for found in _END.finditer(text, min(middle, max(0, licence.start() - BEFORE_LICENCE)) if licence else middle):
             text = text[: found.start()].rstrip() + "\n"
             break
     credit = _CREDIT.search(text, 0, CREDIT_CHARACTERS)
@@ -142,7 +155,7 @@ def without_transcriber_notes(text: str) -> str:
     if "ranscriber" not in text and "RANSCRIBER" not in text:
         return text
     text = _NOTE_IN_BRACKETS.sub("", text)
-    for found in _NOTE_HEADING.finditer(text, max(0, len(text) - NOTE_CHARACTERS)):
+    for found in _NOTE_HEADING.finditer(text, max(len(text) // 2, len(text) - NOTE_CHARACTERS)):
         text = text[: found.start()].rstrip() + "\n"
         break
     found_first = _NOTE_HEADING.search(text, 0, NOTE_CHARACTERS)
@@ -153,9 +166,9 @@ def without_transcriber_notes(text: str) -> str:
 
 
 def _end_of_note(text: str, heading: re.Match[str]) -> int:
-    """Where a note at the beginning ends: with its paragraph, or with the one that its heading stands over."""
+    """Where a note at the beginning ends: with its paragraph, or with the one that a mere heading stands over."""
     start = heading.end()
-    if text.startswith("\n\n", start):
+    if text.startswith("\n\n", start) and not _SAYS_MORE.search(heading[0]):
         while text.startswith("\n", start):
             start += 1
     paragraph = text.find("\n\n", start, start + NOTE_CHARACTERS)

@@ -164,7 +164,7 @@ def _plain(storage: Storage, files: Sequence[Entry]) -> list[BookReference]:
     if len(entries) >= 3 and "validation" not in splits:
         splits[0] = "validation"
     if len(entries) >= 3 and "test" not in splits:
-        splits[splits.count("validation")] = "test"
+        splits[min(splits.count("validation"), len(splits) - 2)] = "test"  # the last is for training
     texts = [(split, About(_id(entry), "", None), entry) for split, entry in zip(splits, entries, strict=True)]
     return _references(storage, sorted(texts, key=lambda text: (SPLITS.index(text[0]), _id(text[2]))))
 

@@ -1,8 +1,9 @@
 """The batch of step s as a pure function of (seed, s): nothing to checkpoint but the step.
 
 A split is cut into windows of `context + 1` tokens that overlap by one, so that every token but the first is predicted
-once an epoch. An epoch is a permutation of the windows drawn from (seed, epoch); steps walk along the row of epochs.
-The batch of a step is the same at any number of workers, each of which takes its own run of windows from it.
+once an epoch; what is left behind the last whole window, less than a context, is not read. An epoch is a permutation of
+the windows drawn from (seed, epoch); steps walk along the row of epochs. The batch of a step is the same at any number
+of workers, each of which takes its own run of windows from it.
 """
 
 import functools

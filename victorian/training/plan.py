@@ -150,7 +150,7 @@ def make_plan(
     devices: int = 1,
     mfu: float = ASSUMED_MFU,
     compute_bytes: int = 2,
-    on_cpu: bool = True,
+    on_cpu: bool = False,
 ) -> Plan:
     """What a recipe needs on `devices` devices of `flops` FLOP/s each, of which it reaches the share `mfu`."""
     per_token = flops_per_token(recipe.model)
@@ -163,7 +163,8 @@ def make_plan(
         assert config.seconds is not None
         seconds = config.seconds
         tokens = int(seconds * speed)
-    memory = memory_of(recipe, config.sequences_per_microbatch, compute_bytes, on_cpu)
+    # A step may have fewer windows than a microbatch has room for.
+    memory = memory_of(recipe, min(config.sequences_per_microbatch, recipe.sequences_per_step), compute_bytes, on_cpu)
     return Plan(parameter_count(recipe.model), tokens, per_token, memory, speed, seconds)
 
 

@@ -15,7 +15,11 @@ def rate_factor(schedule: ScheduleConfig, step: int, spent: float) -> float:
         step: optimizer steps taken so far.
         spent: share of the budget that is spent, in steps or in seconds, 0 to 1.
     """
-    rise = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
-    fallen = min(1.0, max(0.0, spent - schedule.hold) / (1.0 - schedule.hold))
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    # The share that the warm-up took: of a budget in steps exactly, of one in seconds as its steps were on the average.
+    risen = spent * schedule.warmup_steps / max(step, 1)
+    peak_until = max(schedule.hold, risen)
+    fallen = min(1.0, (spent - peak_until) / (1.0 - peak_until)) if spent > peak_until else 0.0
     shape = (1.0 - fallen) if schedule.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * fallen))
-    return rise * (schedule.final_fraction + (1.0 - schedule.final_fraction) * shape)
+    return schedule.final_fraction + (1.0 - schedule.final_fraction) * shape

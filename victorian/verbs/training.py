@@ -112,7 +112,7 @@ def training_verbs(recipe: Recipe) -> Verbs:
                 use_gpu=gpu,
                 cpus_per_worker=cpus_per_worker,
                 max_failures=max_failures,
-                init_from=find_artifact(init_from) if init_from else None,
+                init_from=find_artifact(init_from, without=run) if init_from else None,
                 cloudwatch=cloudwatch,
             )
             with live_line(Console(), "training") as show:
