@@ -195,6 +195,13 @@ def test_ask_streams_to_the_terminal(service: Service, toy_artifact: Path) -> No
     assert "It was" + done.stdout == generated.stdout
 
 
+def test_an_output_that_is_full_is_one_line() -> None:
+    command = [str(Path(sys.executable).parent / "victorian"), "recipe"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "victorian: cannot write the output: No space left on device\n")
+
+
 def test_ask_can_be_piped_into_something_that_stops_reading(service: Service) -> None:
     bin_folder = Path(sys.executable).parent
     command = f"{bin_folder}/victorian ask It --url {service.url} --max-tokens 2000 | head -c 50"

@@ -4,6 +4,7 @@ A user's mistake ends with one line and exit code 2, Ctrl-C with 130, a run that
 else is a bug and shows its traceback.
 """
 
+import errno
 import io
 import re
 import signal
@@ -122,6 +123,10 @@ def main(job: str | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(_fail(f"cannot write {error.filename or 'the output'}: {error.strerror}"))
 
 
 def _fail(message: str) -> int:
