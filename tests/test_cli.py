@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.running_service import Service
+from victorian.artifact import PRETRAINED, find_artifact
 from victorian.cli import main
 
 VERBS = ["demo", "prepare", "train", "evaluate", "generate", "serve", "drain", "key", "app", "ask", "export", "recipe"]
@@ -115,12 +116,19 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["recipe", "--nonsense"], "Unrecognized options: --nonsense"),
         (["recipe", "--model.layers", "many"], "invalid literal for int"),
         (["recipe", "--optimizer.clip", "inf"], "finite number"),
+        (["recipe", "--training.steps=0"], "victorian: --training.steps: Input should be greater than or equal to 1"),
+        (["recipe", "--selection.least_words", "0"], "victorian: --selection.least-words: Input should be greater"),
+        (["report", "run", "--output", "pages/"], "expected the name of a file in --output, got the folder 'pages/'"),
+        (["plan", "--machines", "0"], "expected at least one machine, got 0"),
+        (["plan", "--price-per-hour", "-5"], "expected a price per hour of 0 or more, got -5"),
         (["recipe", "--training.seed", "3", "small"], "name the recipe before its flags"),
         (["demo", "--training.tokens-per-step", "1000"], "not whole windows of 512"),
         (["demo", "--from-scratch", "--training.tokens-per-step", "1000"], "not whole windows of 256"),
         (["demo", "--recipe", "tiny"], "another shape than the recipe tiny (layers: 4, not 6;"),
         (["demo", "--port", "8123", "--app-port", "8123"], "cannot share port 8123"),
-        (["app", "--port", "99999"], "expected a port from 0 to 65535"),
+        (["app", "--port", "99999"], "expected a port from 1 to 65535, got 99999"),
+        (["app", "--port", "0"], "expected a port from 1 to 65535, got 0"),
+        (["serve", "--artifact", "pretrained", "--port", "0"], "expected a port from 1 to 65535, got 0"),
         (["sing"], "Unrecognized options: sing"),
         (["prepare", "sample"], "--output"),
         (["generate", "--temperature", "9"], "--temperature: Input should be less than or equal to 2, got 9.0"),
@@ -132,7 +140,7 @@ def test_a_budget_by_flag_replaces_the_recipes_other_kind(flag: str, other: str)
         (["export", "pretrained", "--output", "out", "--precision", "q8_0"], "no weights in q8_0: take fp32, bf16"),
         (["ask", "--url", "localhost"], "expected an address like"),
         (["ask", "--url", "http://127.0.0.1:9"], "no service answers at"),
-        (["demo", "--corpus", "nowhere", "--port", "0"], "no corpus at 'nowhere'"),
+        (["demo", "--corpus", "nowhere", "--port", "18023", "--app-port", "18024"], "no corpus at 'nowhere'"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments: list[str], reason: str, tmp_path: Path) -> None:
@@ -165,12 +173,39 @@ def test_generate_has_a_model_where_nothing_was_trained(tmp_path: Path) -> None:
     assert done.stderr == "victorian: nothing was trained in runs yet: this is the package's own model\n"
 
 
+def test_who_copies_or_judges_the_packages_own_model_is_told_so(tmp_path: Path) -> None:
+    own = "victorian: nothing was trained in runs yet: this is the package's own model\n"
+    assert here("export", "runs", "--output", "copy", cwd=tmp_path).stderr == own
+    assert here("export", "pretrained", "--output", "copy", cwd=tmp_path).stderr == ""
+    assert here("export", find_artifact(PRETRAINED), "--output", "copy", cwd=tmp_path).stderr == ""
+
+
 def test_export_halves_a_model(toy_artifact: Path, tmp_path: Path) -> None:
     done = here("export", str(toy_artifact), "--output", str(tmp_path / "small"))
     assert done.returncode == 0, done.stderr
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (toy_artifact, tmp_path / "small")]
     assert sizes[1] < 0.6 * sizes[0]
     assert here("generate", "It was", "--artifact", str(tmp_path / "small"), "--max-tokens", "5").returncode == 0
+
+
+def test_export_spoils_nothing_that_is_there(toy_artifact: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_artifact, run / "artifact")
+    (run / "recipe.json").write_text("that of the run")
+    assert "holds other files (artifact): choose an empty" in told(
+        here("export", "run", "--output", "run", cwd=tmp_path)
+    )
+    itself = here("export", "run", "--output", "run/../run/artifact", cwd=tmp_path)
+    assert "is the model that is to be copied" in told(itself)
+    assert (run / "recipe.json").read_text() == "that of the run"
+    assert (run / "artifact" / "model.safetensors").read_bytes() == (toy_artifact / "model.safetensors").read_bytes()
+    for _ in range(2):  # a copy may be made again, and have a card by then
+        assert here("export", "run", "--output", "copy", cwd=tmp_path).returncode == 0
+        (tmp_path / "copy" / "README.md").write_text("a card")
+    (tmp_path / "copy" / "training.json").unlink()
+    assert "holds other files (README.md)" in told(here("export", "run", "--output", "copy", cwd=tmp_path))
+    (tmp_path / "copy" / "README.md").unlink()
+    assert here("export", "run", "--output", "copy", cwd=tmp_path).returncode == 0  # as where one was interrupted
 
 
 def test_export_writes_a_file_for_llama_cpp(toy_artifact: Path, tmp_path: Path) -> None:

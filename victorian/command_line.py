@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import re
+import sys
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
@@ -89,15 +90,32 @@ def _one_line(box: str, arguments: list[str], known: Collection[str]) -> str:
     text = re.sub(r"\s+", " ", text).partition(" For full helptext")[0]
     # pydantic's complaint about a value, in the words that `first_problem` would use
     if problem := re.search(r"validation errors? for \w+ (\S+) (.+?) \[type=\w+, input_value=(.+?), input_type", text):
-        text = f"--{problem[1].replace('_', '-')}: {problem[2]}, got {problem[3]}"
+        text = f"{_flag_of(problem[1], arguments)}: {problem[2]}, got {problem[3]}"
     text = re.sub(r"^(Unrecognized options|Required options|Parsing error|Value error) (?=\w)", "", text)
     verb = f"victorian {arguments[0]}" if arguments[0] in known else "victorian"
     return f"{text[:400]} (see `{verb} --help`)"
 
 
+def _flag_of(field: str, arguments: list[str]) -> str:
+    """The flag that gave a field its value, with its section as it was typed; pydantic names the field alone."""
+    name = field.replace("_", "-")
+    given = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
+    return next((flag for flag in given if flag == f"--{name}" or flag.endswith(f".{name}")), f"--{name}")
+
+
 def changed(recipe: Recipe, **sections: Section) -> Recipe:
     """The recipe with other sections, checked as a whole."""
     return Recipe.model_validate(dict(recipe) | sections)
+
+
+def find_model(artifact: str, without: str | None = None) -> str:
+    """As `find_artifact`, and says so if that is the package's own model and was not asked for."""
+    from victorian.artifact import PRETRAINED, RUNS, find_artifact
+
+    found = find_artifact(artifact, without)
+    if artifact == RUNS and found == find_artifact(PRETRAINED):
+        print(f"victorian: nothing was trained in {artifact} yet: this is the package's own model", file=sys.stderr)
+    return found
 
 
 def say(text: str) -> None:

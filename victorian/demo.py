@@ -150,13 +150,13 @@ def read_passage(url: str, console: Console) -> None:
 
 
 def require_free_port(host: str, port: int) -> None:
-    """ServiceError if something listens there already."""
+    """ServiceError if something listens there already, or nothing can: port 0 would be any, and nobody told which."""
+    if not 1 <= port <= 65535:
+        raise ServiceError(f"expected a port from 1 to 65535, got {port}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OverflowError as error:
-            raise ServiceError(f"expected a port from 0 to 65535, got {port}") from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error

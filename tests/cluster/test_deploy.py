@@ -292,3 +292,4 @@ def test_a_drained_service_ends_its_streams_and_takes_nothing_new(two_replicas: 
         assert max(ends) > told, "nothing was under way"
         done = draining.result(timeout=120)
     assert (done.returncode, done.stdout) == (0, "nothing is under way any more: the service can be stopped\n")
+    assert "INFO" not in done.stderr  # nor a word of Serve's

@@ -1,10 +1,15 @@
 """A process that ends its part in a cluster."""
 
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster.conftest import Head
+from tests.running_service import soon
 
 pytestmark = pytest.mark.cluster
 
@@ -32,6 +37,17 @@ with session():
     del helper
     dropped = time.monotonic()
 """
+
+
+def test_a_process_told_to_end_while_ray_starts_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from victorian.cluster.session import session\nwith session():\n    input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=tmp_path) as process:
+        own = psutil.Process(process.pid)
+        assert soon(lambda: bool(own.children()), seconds=60)
+        started = own.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not psutil.wait_procs(started, timeout=30)[1]
 
 
 def test_what_ray_has_yet_to_answer_is_answered_before_a_driver_leaves(head: Head) -> None:

@@ -1,24 +1,27 @@
 """Ray Train: a one-worker run equals the plain one, two workers agree with one, and a cut off run goes on."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import ray
 import safetensors.torch
 import torch
+from ray.util.state import list_actors
 
 from tests.conftest import TOY, prepare_plainly, train_plainly
 from victorian.artifact import read_artifact
 from victorian.cluster.evaluate import evaluate
 from victorian.cluster.train import Options, TrainResult, train_run
 from victorian.cluster.worker import new_switchboard
-from victorian.config import Recipe
+from victorian.config import Recipe, SelectionConfig
 from victorian.errors import ArtifactError, ConfigError, DataError, TrainingError, UnstoredError, VictorianError
 from victorian.storage import open_storage
 from victorian.tokens.manifest import read_manifest
 from victorian.tokens.stream import open_split
 from victorian.training.evaluation import score_overlapping, window_count
+from victorian.training.identity import taken
 from victorian.training.monitors import StepRecord, read_records
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
@@ -139,11 +142,57 @@ def test_a_run_never_mixes_with_a_data_set(toy_data: Path) -> None:
         train_run(TOY, str(toy_data), str(toy_data))
 
 
-def test_an_error_of_ours_comes_back_from_the_worker(toy_data: Path, tmp_path: Path) -> None:
-    long = changed(model={"context": 60_000, "dropout": 0.0}, training={"tokens_per_step": 60_000})
-    with pytest.raises(DataError, match="fewer than one window of 60001"):
-        train_run(long, str(toy_data), str(tmp_path / "run"), Options(max_failures=0))
+def started_workers() -> int:
+    """Train workers that this session's cluster ever had."""
+    here = ray.get_runtime_context().gcs_address
+    return len(list_actors(here, filters=[("class_name", "=", "RayTrainWorker")], limit=1000))
+
+
+def test_an_error_of_ours_comes_back_from_the_worker_at_once_and_its_advice_can_be_taken(
+    toy_data: Path, tmp_path: Path
+) -> None:
+    run = str(tmp_path / "run")
+    wide = changed(training={"tokens_per_step": 64 * 10**8, "sequences_per_microbatch": 10**8})
+    attempts = started_workers()
+    with pytest.raises(TrainingError, match="windows of 64 tokens at once take about"):
+        train_run(wide, str(toy_data), run, Options(max_failures=3))
+    assert started_workers() == attempts + 1
     assert not (tmp_path / "run" / "artifact").exists()
+    assert train_run(TOY, str(toy_data), run).record.step == 12
+
+
+def test_a_split_shorter_than_a_window_is_named_before_a_worker_starts(
+    books: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = "A few words more than a window has of them. " * 30
+    corpus = books(train={"1": words}, validation={"2": "A few words."})
+    selection = SelectionConfig(language=None, least_words=1)
+    data = TOY.data.model_copy(update={"selection": selection})
+    prepare_plainly(str(corpus), tmp_path / "data", data)
+    with pytest.raises(DataError, match=r"holds \d+ validation tokens, fewer than one window of 65"):
+        train_run(TOY, str(tmp_path / "data"), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    run = open_storage(tmp_path / "run")
+    with taken(run, "run"), pytest.raises(TrainingError, match="run is being trained by another process"):
+        train_run(TOY, str(toy_data), run.uri)
+    assert not run.exists("recipe.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_failures": -1}, "--max-failures of 0 or more, got -1"),
+        ({"workers": 2, "least_workers": 3}, "--least-workers from 1 to --workers, 2, got 3"),
+        ({"least_workers": 0}, "--least-workers from 1 to --workers, 1, got 0"),
+        ({"cpus_per_worker": 0}, "--cpus-per-worker of 1 or more, got 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, int], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Options(**options)  # type: ignore[arg-type]
 
 
 def test_a_damaged_shard_is_found_before_training(toy_data: Path, tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_a_plain_folder_is_split_by_the_names_alone(tmp_path: Path) -> None:
     assert all(after[book] == split for book, split in before.items())
 
 
+def test_names_in_capitals_are_texts_as_well(tmp_path: Path) -> None:
+    for name in ("EMMA.TXT", "persuasion.txt", "Lady Susan.Txt", "notes.doc"):
+        (tmp_path / name).write_text("text")
+    assert {book.id for book in find_books(str(tmp_path)).books} == {"EMMA", "persuasion", "Lady Susan"}
+
+
 def test_a_handful_of_plain_books_still_has_every_split(tmp_path: Path) -> None:
     for name in ("mine", "yours", "theirs"):
         (tmp_path / f"{name}.txt").write_text("text")

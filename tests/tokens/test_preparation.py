@@ -215,6 +215,17 @@ def test_nothing_left_is_an_error_and_no_data_set(books: Callable[..., Path], tm
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
+def test_who_is_left_with_nothing_may_try_other_settings_in_the_same_place(
+    books: Callable[..., Path], tmp_path: Path
+) -> None:
+    corpus = str(books(train={"1": "A few words."}))
+    strict = SMALL_BOOKS.model_copy(update={"selection": SelectionConfig(language=None)})
+    with pytest.raises(DataError, match="selection: too short"):
+        prepare_plainly(corpus, tmp_path / "out", strict)
+    assert not open_storage(tmp_path / "out").names()
+    assert prepare_plainly(corpus, tmp_path / "out", SMALL_BOOKS).splits["train"].tokens
+
+
 def test_metadata_without_its_text_ends_the_run_or_is_recorded(books: Callable[..., Path], tmp_path: Path) -> None:
     root = books(train={"1": "A few words."})
     with (root / "metadata.csv").open("a") as file:

@@ -121,7 +121,7 @@ def start(config: ServiceConfig, models: ModelsConfig, host: str, port: int) -> 
     Raises:
         ConfigError: if Serve runs there and listens elsewhere, or if others would be let in without keys.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says what there is to say
+    _quieten()
     # Found here, where relative paths mean what they say.
     config = with_absolute_paths(config)
     require_closed_doors(config, host)
@@ -141,6 +141,7 @@ def drain(seconds: float) -> int:
     Raises:
         ServiceError: if nothing is served here.
     """
+    _quieten()
     try:
         replicas = serve.get_app_handle(APPLICATION)
         end = time.monotonic() + seconds
@@ -155,6 +156,11 @@ def drain(seconds: float) -> int:
 def _counts(answers: DeploymentBroadcastResponse) -> list[int]:
     """What the replicas said; one that has died meanwhile said nothing, and has no streams."""
     return [one for one in answers.results(timeout_s=30, return_exceptions=True) if not isinstance(one, RayError)]
+
+
+def _quieten() -> None:
+    """Have Serve's client say nothing in the terminal: the caller says what there is to say."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def stop() -> None:

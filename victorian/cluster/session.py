@@ -105,15 +105,18 @@ def session(join: bool = False) -> Iterator[None]:
             where = f"RAY_ADDRESS is {address!r}, where" if address != "auto" else "RAY_ADDRESS is not set, and here"
             raise ConfigError(f"{where} no cluster answers: {reason}") from error
     else:
-        ray.init(
-            address="local",
-            num_cpus=max(2, cores()),  # a Train worker and its controller do not fit on one
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=True,  # without it Train and Serve log failed queries again and again
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(2, cores()),  # a Train worker and its controller do not fit on one
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=True,  # without it Train and Serve log failed queries again and again
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except SystemExit as stop:  # while it starts, Ray takes SIGTERM for itself and exits with its bare number
+            sys.exit(128 + signal.SIGTERM if stop.code == signal.SIGTERM else stop.code)
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and aborts

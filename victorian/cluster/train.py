@@ -34,27 +34,33 @@ from victorian.artifact import (
 from victorian.cluster.fit import LOOK_SECONDS, fit
 from victorian.cluster.session import own_errors
 from victorian.cluster.worker import CHECKPOINTS, RayWorker, new_switchboard
-from victorian.config import EngineConfig, Recipe, SamplingParameters, differences, read_recipe
+from victorian.config import EngineConfig, Recipe, SamplingParameters
 from victorian.cores import cores
 from victorian.device import use_threads
 from victorian.engine.engine import Engine
 from victorian.engine.request import TokenEvent
-from victorian.errors import DivergedError, StoppedError, StorageError, TrainingError, UnstoredError
+from victorian.errors import (
+    ConfigError,
+    DivergedError,
+    StoppedError,
+    StorageError,
+    TrainingError,
+    UnstoredError,
+)
 from victorian.model.gpt2 import GPT
 from victorian.storage import Storage, open_storage, sha256
 from victorian.tokens.bpe import Encoding, get_encoding
-from victorian.tokens.manifest import MANIFEST, Manifest, read_manifest, verify
+from victorian.tokens.manifest import MANIFEST, read_manifest
 from victorian.tokens.stream import open_split
 from victorian.training.best import keep_best
 from victorian.training.checkpoint import Position
 from victorian.training.cloudwatch import CloudWatch
 from victorian.training.divergence import Trouble
+from victorian.training.identity import Identity, check_data, taken
 from victorian.training.loop import Extras, check_split, train
 from victorian.training.monitors import Journal, Monitor, StepRecord, latest_records, read_records
 from victorian.training.tensorboard import TensorBoard
 
-DATA = "data.sha256"
-BEGINNING = "begun-from.sha256"
 LOOK_SECONDS_AFAR = 5.0
 """How often the driver looks at a run in an object store."""
 SAMPLE = SamplingParameters(temperature=0.8, max_tokens=40, seed=1837)
@@ -86,6 +92,14 @@ class Options:
     """Artifact whose weights the run begins with."""
     cloudwatch: bool = False
 
+    def __post_init__(self) -> None:
+        if self.least_workers is not None and not 1 <= self.least_workers <= self.workers:
+            raise ConfigError(f"expected --least-workers from 1 to --workers, {self.workers}, got {self.least_workers}")
+        if self.cpus_per_worker < 1:
+            raise ConfigError(f"expected --cpus-per-worker of 1 or more, got {self.cpus_per_worker}")
+        if self.max_failures < 0:
+            raise ConfigError(f"expected --max-failures of 0 or more, got {self.max_failures}")
+
 
 def _work(arguments: dict[str, Any]) -> None:
     """What each worker does: open the data, train, and write the artifact where rank 0 is."""
@@ -115,9 +129,11 @@ def _work(arguments: dict[str, Any]) -> None:
     )
     try:
         trained = train(recipe, training, validation, worker, extras)
-    except (DivergedError, UnstoredError) as error:
+    except TrainingError as error:
         if isinstance(error, DivergedError) and error.may_go_on:
             raise  # the next attempt leaves the batch out
+        if worker.world_size > 1 and not isinstance(error, DivergedError | UnstoredError):
+            raise  # the others, who may not have met it, would wait for this worker
         if worker.rank == 0:
             ray.get(arguments["switchboard"].fail.remote(error))
         return
@@ -157,19 +173,32 @@ def train_run(
     storage = open_storage(run)
     source = open_storage(data)
     manifest = read_manifest(source)
-    _check_data(recipe, source, manifest)
+    check_data(recipe, source, manifest)
     recipe = recipe.model_copy(update=dict(manifest.data))  # the books were cleaned as their manifest says
     for workers in range(options.least_workers or options.workers, options.workers + 1):
         check_split(recipe, workers)
-    identity = {DATA: sha256(source.read(MANIFEST)), BEGINNING: _beginning(recipe, options.init_from)}
-    _check_run(storage, recipe, identity, run)
+    identity = Identity(recipe, sha256(source.read(MANIFEST)), _beginning(recipe, options.init_from))
+    identity.check(storage, run)
     target = artifact_uri(storage.uri)
     if is_whole(target):
         return TrainResult(target, read_record(target), read_records(storage), reused=True)
     _check_room(options)
-    storage.write(RECIPE, recipe.model_dump_json(indent=1).encode())
-    for key, digest in identity.items():
-        storage.write(key, digest.encode())
+    with taken(storage, run):
+        identity.write(storage)
+        return _train(recipe, source, run, options, watch, stop)
+
+
+def _train(
+    recipe: Recipe,
+    source: Storage,
+    run: str,
+    options: Options,
+    watch: Callable[[StepRecord], None],
+    stop: threading.Event | None,
+) -> TrainResult:
+    """Train in a folder that is this process's own."""
+    storage = open_storage(run)
+    target = artifact_uri(storage.uri)
     switchboard = new_switchboard()
 
     def new_trainer() -> ray.train.torch.TorchTrainer:
@@ -240,16 +269,6 @@ def _beginning(recipe: Recipe, origin: str | None) -> str:
     return sha256(open_storage(origin).read(RECORD))
 
 
-def _check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:
-    if manifest.encoding.ranks != recipe.tokens.ranks:
-        raise TrainingError(
-            f"{storage.uri} holds tokens of the first {manifest.encoding.ranks} ranks, the recipe {recipe.name} wants "
-            f"{recipe.tokens.ranks}: prepare the corpus for this recipe, or give --tokens.ranks"
-        )
-    if storage.local_path(MANIFEST):  # shards of a bucket are verified by each node, when it has fetched them
-        verify(storage, manifest)
-
-
 def _check_room(options: Options) -> None:
     """Ray waits for ever for what a cluster of this machine will never have."""
     if os.environ.get("RAY_ADDRESS"):
@@ -261,19 +280,6 @@ def _check_room(options: Options) -> None:
         if workers * each > there:
             want = f"a {kind}" if each == 1 else f"{each} {kind}s"
             raise TrainingError(f"{workers} workers want {want} each and this machine has {there}: use fewer workers")
-
-
-def _check_run(storage: Storage, recipe: Recipe, identity: dict[str, str], run: str) -> None:
-    if storage.exists(MANIFEST):
-        raise TrainingError(f"{run} holds a token data set: give the run a folder of its own")
-    for key, what in ((DATA, "on other data"), (BEGINNING, "that began with other weights")):
-        if storage.exists(key) and storage.read(key).decode() != identity[key]:
-            raise TrainingError(f"{run} holds a run {what}: give this one another name")
-    if not storage.exists(RECIPE):
-        return
-    before = read_recipe(storage.read(RECIPE), f"{run}/{RECIPE}")
-    if changed := differences(recipe, before):
-        raise TrainingError(f"{run} holds a run of another recipe ({'; '.join(changed)}): give this one another name")
 
 
 def _tell(run: Storage, watch: Callable[[StepRecord], None]) -> None:

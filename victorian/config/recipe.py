@@ -64,7 +64,7 @@ class SelectionConfig(Section):
     """Which books are kept. Every book that is not is recorded with its reason."""
 
     language: str | None = Field("en", pattern=r"^[a-z]{2}$")
-    """ISO 639-1 code of the one language that is kept; none keeps all."""
+    """ISO 639-1 code of the one language that is kept; None keeps all."""
     least_words: int = Field(100, ge=1)
     """Words that a book must have after cleaning."""
     first_year: int | None = None

@@ -124,7 +124,7 @@ def _holds_parquet(storage: Storage, folders: Sequence[str], files: Sequence[Ent
         return False  # PG19's layout, whose many texts are not listed twice
     names += [entry.key for folder in ("data", "train") if folder in folders for entry in storage.entries(folder)]
     parquet = [name for name in names if name.endswith(".parquet")]
-    texts = [name for name in names if name.endswith(".txt")]
+    texts = [name for name in names if _is_text(name)]
     if parquet and texts:
         raise CorpusError(f"{storage.uri} holds {parquet[0]} and {texts[0]}: keep one kind of file in a corpus")
     return bool(parquet)
@@ -170,7 +170,11 @@ def _plain(storage: Storage, files: Sequence[Entry]) -> list[BookReference]:
 
 
 def _texts(entries: Sequence[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry.key.endswith(".txt")]
+    return [entry for entry in entries if _is_text(entry.key)]
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt")  # old systems wrote names in capitals
 
 
 def _id(entry: Entry) -> str:

@@ -175,6 +175,7 @@ def _make(
     clock.stage("comparing books")
     plans = plan_shards(units, ordered, left_out, data.tokens.tokens_per_shard)
     if not any(plan.name.startswith("train-") for plan in plans):
+        _give_up(storage, claim)
         raise DataError(
             _nothing_left(source, [*(entry for part in ordered for entry in part.dropped), *left_out.values()])
         )
@@ -249,6 +250,14 @@ def _existing(storage: Storage, claim: Claim, overwrite: bool) -> Manifest | Non
                 "finish that first, choose another --output, or give --overwrite to replace it"
             ) from None
     return None
+
+
+def _give_up(storage: Storage, claim: Claim) -> None:
+    """Free a place that is claimed: the next attempt, which needs other settings or books, would be refused there."""
+    if storage.exists(CLAIM) and storage.read(CLAIM) == _claim_bytes(claim):  # and not another run's by now
+        for key in storage.names():
+            if OURS.fullmatch(key):
+                storage.delete(key)
 
 
 def _clear(storage: Storage) -> None:

@@ -1,24 +1,13 @@
 """From a model to readers: `victorian generate`, `serve`, `drain`, `key`, `app`, `ask`, `export`."""
 
-import sys
 from typing import Literal
 
 import tyro
 
-from victorian.command_line import Verbs, say
+from victorian.command_line import Verbs, find_model, say
 from victorian.config import EngineConfig, ModelsConfig, ModelSource, SamplingParameters, ServiceConfig, service_url
 from victorian.errors import ConfigError, RequestError, ServiceError, VictorianError
 from victorian.service.keys import Scope
-
-
-def _find(artifact: str) -> str:
-    """The model directory that is meant; says so if it is the package's own and was not asked for."""
-    from victorian.artifact import PRETRAINED, find_artifact
-
-    found = find_artifact(artifact)
-    if artifact != PRETRAINED and found == find_artifact(PRETRAINED):
-        print(f"victorian: nothing was trained in {artifact} yet: this is the package's own model", file=sys.stderr)
-    return found
 
 
 def serving_verbs() -> Verbs:
@@ -41,7 +30,7 @@ def serving_verbs() -> Verbs:
         from victorian.engine.engine import Engine
         from victorian.engine.request import Failed, TokenEvent
 
-        loaded = read_artifact(_find(artifact))
+        loaded = read_artifact(find_model(artifact))
         with Engine(loaded.model, loaded.encoding, engine) as running:
             request = running.request(prompt, sampling)
             print(prompt, end="", flush=True)
@@ -75,7 +64,7 @@ def serving_verbs() -> Verbs:
         from victorian.cluster.session import session
         from victorian.demo import require_free_port, terminating_like_interrupt, wait_for_interrupt
 
-        found = _find(artifact)
+        found = find_model(artifact)
         models = ModelsConfig(models=(ModelSource(artifact=found, name=model_name),))
         require_closed_doors(service, host)  # `start` looks again, but only when a cluster has started
         require_free_port(host, port)
@@ -173,18 +162,22 @@ def serving_verbs() -> Verbs:
 
         Args:
             artifact: A model directory, or a folder of runs, whose newest artifact is taken.
-            output: Folder of the copy, here or under s3://; of a GGUF file its name, which ends in .gguf.
+            output: Folder of the copy, here or under s3://, which holds nothing else; a copy that was there is
+                replaced. Of a GGUF file its name, which ends in .gguf.
             format: A model directory as it was, which Hugging Face's libraries read too, or the file of llama.cpp.
             precision: Type of the weights in the copy; q8_0, eight bits in blocks, in GGUF files alone.
         """
-        from victorian.artifact import find_artifact, read_artifact, write_artifact, write_gguf
+        from victorian.artifact import check_place, read_artifact, write_artifact, write_gguf
         from victorian.device import DTYPES
 
         if format == "directory" and precision not in DTYPES:
             raise ConfigError(
                 f"a model directory has no weights in {precision}: take {', '.join(DTYPES)}, or a GGUF file"
             )
-        loaded = read_artifact(find_artifact(artifact))
+        found = find_model(artifact)
+        if format == "directory":
+            check_place(output, found)
+        loaded = read_artifact(found)
         if format == "gguf":
             write_gguf(output, loaded, precision)
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from rich.console import Console
 
-from victorian.command_line import RecipeName, Verbs, changed, say
+from victorian.command_line import RecipeName, Verbs, changed, find_model, say
 from victorian.config import (
     ModelConfig,
     OptimizerConfig,
@@ -49,6 +49,9 @@ def training_verbs(recipe: Recipe) -> Verbs:
             measure: Take a few steps here, and compare.
         """
         chosen = changed(recipe, model=model, tokens=tokens, optimizer=optimizer, schedule=schedule, training=training)
+        if machines < 1:
+            raise ConfigError(f"expected at least one machine, got {machines}")
+        _check_price(price_per_hour)
         from victorian.device import pick_device, training_dtype
         from victorian.reports.plan_text import describe_plan, describe_trial
         from victorian.training.plan import HARDWARE, find_hardware
@@ -98,26 +101,28 @@ def training_verbs(recipe: Recipe) -> Verbs:
             price_per_hour: What all machines of the run cost an hour, to show what is left to pay.
         """
         chosen = changed(recipe, model=model, tokens=tokens, optimizer=optimizer, schedule=schedule, training=training)
-        from victorian.artifact import find_artifact
-        from victorian.cluster.session import session
+        _check_price(price_per_hour)
+        from victorian.cluster.session import prepare_environment, session
 
-        with session(), stop_on_sigterm() as stop:
-            from victorian.cluster.train import Options, train_run
-            from victorian.reports.progress import clock, live_line, watch_training
-            from victorian.reports.run_report import write_charts
+        prepare_environment()  # Ray reads it when it is imported
+        from victorian.cluster.train import Options, train_run
+        from victorian.reports.progress import clock, live_line, watch_training
+        from victorian.reports.run_report import write_charts
+        from victorian.tokens.manifest import read_manifest
 
-            options = Options(
-                workers=workers,
-                least_workers=least_workers,
-                use_gpu=gpu,
-                cpus_per_worker=cpus_per_worker,
-                max_failures=max_failures,
-                init_from=find_artifact(init_from, without=run) if init_from else None,
-                cloudwatch=cloudwatch,
-            )
-            with live_line(Console(), "training") as show:
-                watch = watch_training(show, price_per_hour)
-                result = train_run(chosen, data, run, options, watch=watch, stop=stop)
+        options = Options(
+            workers=workers,
+            least_workers=least_workers,
+            use_gpu=gpu,
+            cpus_per_worker=cpus_per_worker,
+            max_failures=max_failures,
+            init_from=find_model(init_from, without=run) if init_from else None,
+            cloudwatch=cloudwatch,
+        )
+        read_manifest(open_storage(data))  # before a cluster is started for nothing
+        with session(), stop_on_sigterm() as stop, live_line(Console(), "training") as show:
+            watch = watch_training(show, price_per_hour)
+            result = train_run(chosen, data, run, options, watch=watch, stop=stop)
         name = run.rstrip("/").rpartition("/")[2]
         write_charts(run, f"{chosen.name}, {name}")
         record = result.record
@@ -136,6 +141,8 @@ def training_verbs(recipe: Recipe) -> Verbs:
 
         if not runs:
             raise ConfigError("report wants a run folder, or several (see `victorian report --help`)")
+        if output is not None and output.endswith("/"):
+            raise ConfigError(f"expected the name of a file in --output, got the folder {output!r}")
         page = render_run_report(runs).encode()
         folder, _, name = (output or (f"{runs[0]}/{REPORT}" if len(runs) == 1 else REPORT)).rpartition("/")
         open_storage(folder or ".").write(name, page)
@@ -159,10 +166,11 @@ def training_verbs(recipe: Recipe) -> Verbs:
             stride: Tokens from one window to the next, which share the rest of the context; by default half of it.
             json: Print one JSON object.
         """
-        from victorian.artifact import find_artifact
         from victorian.cluster.session import session
+        from victorian.tokens.manifest import read_manifest
 
-        found = find_artifact(artifact)
+        found = find_model(artifact)
+        read_manifest(open_storage(data))  # before a cluster is started for nothing
         with session():
             from victorian.cluster.evaluate import evaluate
 
@@ -173,6 +181,11 @@ def training_verbs(recipe: Recipe) -> Verbs:
             tell(result)
 
     return {"plan": plan, "train": train, "report": report, "evaluate": evaluate}
+
+
+def _check_price(price_per_hour: float | None) -> None:
+    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
+        raise ConfigError(f"expected a price per hour of 0 or more, got {price_per_hour:g}")
 
 
 def tell(result: "Evaluation") -> None:
