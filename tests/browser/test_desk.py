@@ -92,6 +92,7 @@ class TestWriting:
         sheet.button("Three ways").click()
         expect(sheet.button("Take 2")).to_be_enabled()
         expect(sheet.button("Stop")).to_be_hidden()
+        expect(sheet.page.locator(".way").nth(1)).not_to_contain_text("▍")
         shoot(sheet.page, "desk-three-ways")
         way = sheet.page.locator(".way").nth(1).inner_text()
         sheet.button("Take 2").click()

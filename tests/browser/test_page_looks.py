@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Shoot, Start, Visit
-from tests.browser.manuscript import BEGINNING, button, connected, ended, write
+from tests.browser.manuscript import BEGINNING, button, connected, ended, streaming, write
 from tests.running_service import Service
 from tests.service.conftest import Keys
 from victorian.config import AccessConfig
@@ -53,6 +53,19 @@ class TestLooks:
         assert findings(page) == []
         page.locator("#passages").scroll_into_view_if_needed()
         shoot(page, f"page-{scheme}-authors")
+
+    def test_what_the_model_writes_is_in_sight_wherever_the_page_was(self, paced: Service, visit: Visit) -> None:
+        page = visit(paced.url)
+        connected(page)
+        page.get_by_label("Manuscript").fill("It was dark.\n" * 60)
+        page.evaluate("scrollTo(0, 0)")
+        write(page, length=60)
+        streaming(page)
+        below = page.evaluate(
+            "document.getElementById('sheet').getBoundingClientRect().bottom"
+            " - document.getElementById('desk').getBoundingClientRect().top"
+        )
+        assert below <= 1
 
     def test_on_a_telephone(self, prose: Service, visit: Visit, shoot: Shoot) -> None:
         page = visit(prose.url, **PHONE)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx2
@@ -92,6 +93,12 @@ class TestPage:
         page.button(key="undo").click().run()
         assert (desk.manuscript.text, desk.memory) == ("It was", "Mine")
         assert page.text_area(key="memory").value == "Mine"
+
+    def test_with_another_key_it_is_asked_at_once_what_it_would_not_say_before(self, page: AppTest) -> None:
+        page.session_state["blind"] = monotonic() + 60, "this service wants a key"
+        assert "this service wants a key" in page.run().caption[0].value
+        page.text_input(key="api_key").set_value("another").run()
+        assert "the model sees" in page.caption[0].value
 
     def test_a_service_that_does_not_say_its_models_is_not_asked_at_every_touch(
         self, page: AppTest, monkeypatch: pytest.MonkeyPatch

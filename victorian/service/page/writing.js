@@ -117,6 +117,7 @@ function retry() {
 function go() {
   say("Writing…");
   refresh();
+  if (manuscript.passage.end === manuscript.text.length) follow();
   connection.wake();
   if (connection.state === "open") ask();
 }
@@ -172,13 +173,20 @@ function draw() {
 
 function flush() {
   if (!current?.unwritten || composing) return;
-  const [sheet, desk] = [at("sheet"), at("desk")];
-  const hidden = () => sheet.getBoundingClientRect().bottom - desk.getBoundingClientRect().top;
   const following = hidden() < NEAR;
   manuscript.write(current.unwritten);
   current.unwritten = "";
   figures.running(current);
-  if (following && hidden() > 0) scrollBy({ top: hidden(), behavior: "instant" });
+  if (following) follow();
+}
+
+/** Pixels of the sheet's end that are below what is seen. */
+function hidden() {
+  return at("sheet").getBoundingClientRect().bottom - at("desk").getBoundingClientRect().top;
+}
+
+function follow() {
+  if (hidden() > 0) scrollBy({ top: hidden(), behavior: "instant" });
 }
 
 function finish(words, trouble = false) {

@@ -151,6 +151,8 @@ def _service(desk: Desk) -> None:
             autocomplete="off",
             help="Only for services that ask for one. It is neither saved nor shown.",
         )
+        if (key or None) != desk.service.key:  # it may say now what it would not
+            st.session_state.pop("blind", None)
         models = _models(desk, key or None)
         model = st.selectbox("Model", models, key="model") if len(models) > 1 else None
         service = Service(key=key or None, model=model)

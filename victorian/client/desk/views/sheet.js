@@ -19,9 +19,9 @@ class Sheet {
     this.root = root;
     this.area = root.querySelector("textarea");
     this.marks = root.querySelector(".marks");
-    this.choices = root.querySelector(".choices");
     this.offer = root.querySelector(".offer");
     this.status = root.querySelector("[role=status]");
+    this.choices = new Choices(this);
     this.text = "";
     this.segments = [];
     this.said = ""; // the text that Python gave last, or was given
@@ -36,8 +36,7 @@ class Sheet {
     this.area.addEventListener("input", () => this.typed());
     this.area.addEventListener("blur", () => this.send());
     this.area.addEventListener("keydown", (event) => this.key(event));
-    this.area.addEventListener("click", () => this.data.tokens && this.openChoices(false));
-    this.choices.addEventListener("keydown", (event) => event.key === "Escape" && this.closeChoices(true));
+    this.area.addEventListener("click", () => this.data.tokens && this.choices.show(false));
     this.offer.querySelector(".take").addEventListener("click", () => this.restore(localStorage.getItem(STORED)));
     this.offer.querySelector(".leave").addEventListener("click", () => { this.offer.hidden = true; });
     window.addEventListener("pagehide", () => this.leave());
@@ -84,9 +83,10 @@ class Sheet {
     this.area.readOnly = data.writing || WRITE.includes(this.asked?.name);
     this.area.placeholder = data.writing ? "" : "Write a beginning here, or take an opening below.";
     if (this.status.textContent !== data.status) this.status.textContent = data.status;
-    if (another && data.to_end) this.marks.lastChild.scrollIntoView({ block: first ? "center" : "nearest" });
-    else if (data.writing && followed) this.marks.lastChild.scrollIntoView({ block: "nearest" });
-    if (this.opened !== undefined) this.openChoices(false, this.opened);
+    if (another && !first && !data.writing) this.reveal();
+    else if (another && data.to_end) this.marks.lastChild.scrollIntoView({ block: first ? "center" : "nearest" });
+    else if (data.coming && followed) this.marks.lastChild.scrollIntoView({ block: "nearest" });
+    if (this.choices.open) this.choices.show(false, this.choices.index);
     this.keep(anew);
     if (this.next && !this.asked) this.act(...this.next);
   }
@@ -94,11 +94,36 @@ class Sheet {
   show(text) {
     if (this.area.value !== text) {
       const { selectionStart, selectionEnd, value } = this.area;
-      const same = value.slice(0, selectionEnd) === text.slice(0, selectionEnd) && selectionEnd < value.length;
+      const here = this.data.start === this.start;
+      const same = here && value.slice(0, selectionEnd) === text.slice(0, selectionEnd) && selectionEnd < value.length;
+      const ahead = this.data.start - this.start;
+      const [first, last] = alike(value.slice(Math.max(0, ahead)), text);
+      let at = text.length - last; // behind what has changed
+      if (!here) at = ahead > 0 && first < text.length ? first : 0; // a part of the page that was there, or another
+      if (this.data.to_end && (!here || selectionEnd === value.length)) at = text.length;
       this.area.value = text;
-      if (same) this.area.setSelectionRange(selectionStart, selectionEnd);
+      this.area.setSelectionRange(same ? selectionStart : at, same ? selectionEnd : at);
     }
     this.text = this.said = text;
+    this.draw();
+  }
+
+  /** Bring the caret into sight. */
+  reveal() {
+    let rest = this.area.selectionStart;
+    for (const { firstChild: words } of this.marks.children) {
+      if (rest > words.length) {
+        rest -= words.length;
+        continue;
+      }
+      const range = document.createRange();
+      const mark = document.createElement("span");
+      mark.className = "end";
+      range.setStart(words, rest);
+      range.insertNode(mark);
+      mark.scrollIntoView({ block: "nearest" });
+      break;
+    }
     this.draw();
   }
 
@@ -125,7 +150,7 @@ class Sheet {
     this.text = this.area.value;
     this.unkept = { ...this.kept, after: this.text };
     this.dirty = true;
-    this.closeChoices();
+    this.choices.close();
     this.draw();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.send(), SEND_MILLISECONDS);
@@ -174,6 +199,7 @@ class Sheet {
     this.asked = { name, ...this.edit(), ...more };
     if (typed && this.asked.epoch === this.data.epoch) this.given = this.asked.number;
     this.area.readOnly ||= WRITE.includes(name); // no letter is typed that the model's text would drive away
+    this.marks.lastChild.classList.toggle("writing", this.area.readOnly); // heard, however far the desk's server is
     this.ask(TRIES);
   }
 
@@ -192,6 +218,7 @@ class Sheet {
     clearTimeout(this.asking);
     this.asked = undefined;
     this.area.readOnly = this.data.writing;
+    this.marks.lastChild.classList.toggle("writing", this.data.coming);
   }
 
   key(event) {
@@ -200,67 +227,11 @@ class Sheet {
     if (command && event.key === "Enter") this.act(event.shiftKey ? "retry" : "continue");
     else if (command && (letter === "y" || (letter === "z" && event.shiftKey))) this.act("redo");
     else if (command && letter === "z") this.act("undo");
-    else if (command && event.key === ".") this.openChoices(true);
-    else if (event.key === "Escape" && !this.choices.hidden) this.closeChoices(true);
+    else if (command && event.key === ".") this.choices.show(true);
+    else if (event.key === "Escape" && this.choices.open) this.choices.close(true);
     else if (event.key === "Escape" && (this.data.writing || this.asked)) this.act("stop");
     else return;
     event.preventDefault();
-  }
-
-  tokenAtCaret() {
-    let at = 0;
-    for (const [text, , , index] of this.segments) {
-      at += text.length;
-      if (this.area.selectionStart < at) return index;
-    }
-    return null;
-  }
-
-  /** What else might have stood at the caret; with `focus` the keyboard goes there. */
-  openChoices(focus, index = this.area.selectionStart === this.area.selectionEnd ? this.tokenAtCaret() : null) {
-    const span = index === null ? null : this.marks.querySelector(`[data-index="${index}"]`);
-    const alternatives = this.data.alternatives[index];
-    this.marks.querySelector(".open")?.classList.remove("open");
-    if (!span || !alternatives) return this.closeChoices();
-    span.classList.add("open");
-    if (this.opened === index && !focus) return undefined; // its buttons stay, and the focus on one of them
-    this.opened = index;
-    const share = (probability) => (probability < 0.001 ? "under 0.1%" : `${(100 * probability).toFixed(1)}%`);
-    const shown = (text) => text.replaceAll("\n", "↵") || "nothing";
-    const said = document.createElement("p");
-    const probability = this.segments.find(([, , , i]) => i === index)[2];
-    said.textContent = `“${shown(span.textContent.trim())}”${probability === null ? "" : ` was ${share(probability)} likely`}. Go on instead with`;
-    const buttons = alternatives.map(([text, likely], number) => {
-      const button = document.createElement("button");
-      const quoted = document.createElement("q");
-      const much = document.createElement("span");
-      button.type = "button";
-      quoted.textContent = shown(text);
-      much.className = "share";
-      much.textContent = share(likely);
-      button.append(quoted, much);
-      button.addEventListener("click", () => {
-        this.closeChoices(true);
-        this.act("choose", { index, alternative: number });
-      });
-      return button;
-    });
-    this.choices.setAttribute("aria-label", `Instead of “${span.textContent.trim()}”`);
-    this.choices.replaceChildren(said, ...buttons);
-    this.choices.hidden = false;
-    this.choices.style.top = `${span.offsetTop + span.offsetHeight + 4}px`;
-    const most = this.marks.clientWidth - this.choices.offsetWidth;
-    this.choices.style.left = `${Math.max(0, Math.min(span.offsetLeft, most))}px`;
-    this.choices.scrollIntoView({ block: "nearest" });
-    if (focus) buttons[0]?.focus({ preventScroll: true });
-    return undefined;
-  }
-
-  closeChoices(back = false) {
-    this.opened = undefined;
-    this.choices.hidden = true;
-    this.marks.querySelector(".open")?.classList.remove("open");
-    if (back) this.area.focus({ preventScroll: true });
   }
 
   endInSight() {

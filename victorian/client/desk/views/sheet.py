@@ -21,6 +21,8 @@ from victorian.config import Section
 from victorian.errors import RequestError
 
 KEY = "sheet"
+SCRIPTS = ("typed.js", "choices.js", "sheet.js")
+"""In the order in which they stand in the page's one module."""
 TAIL_CHARACTERS = 3_000
 """What of the manuscript is shown before a passage while it is written."""
 TAIL_TOKENS = 1_200
@@ -98,7 +100,7 @@ def mount(desk: Desk, tokens: bool, status: str) -> None:
         "victorian.sheet",
         html=(folder / "sheet.html").read_text("utf-8"),
         css=(folder / "sheet.css").read_text("utf-8"),
-        js="\n".join((folder / name).read_text("utf-8") for name in ("typed.js", "sheet.js")),
+        js="\n".join((folder / name).read_text("utf-8") for name in SCRIPTS),
     )
     said = component(
         key=KEY,

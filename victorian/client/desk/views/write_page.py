@@ -44,17 +44,17 @@ def write_page() -> None:
     place = st.container()
     _page_turner(desk)
     hands(desk)
-    with st.bottom:
-        _actions(desk, usable, awaited)
-    with place:
+    with st.bottom:  # what went wrong too: a writer is at any place of a long page
         away = desk.notice is not None and desk.notice.away
         st.fragment(_notice, run_every=AWAY_SECONDS if away else None)(desk)
+        _actions(desk, usable, awaited)
+    with place:
         if awaited:
             st.fragment(_written, run_every=LOOK_SECONDS)(desk)
         else:
             # Not as a fragment: a click that ends the typing would be lost, since the browser sends both at once, and
-            # Streamlit runs but one fragment for what comes at once. The container is what a fragment would have.
-            with st.container():
+            # Streamlit runs but one fragment for what comes at once. The containers are what the fragments would have.
+            with st.container(), st.container():
                 _shown(desk)
 
 
@@ -107,7 +107,9 @@ def _written(desk: Desk) -> None:
     desk.look()
     if desk.job is None or not desk.job.awaited:
         st.rerun()
-    _shown(desk)
+    # A fragment within: what a run has not sent yet of the fragment that is due again is dropped by Streamlit, which
+    # would take the sheet away until the next look has made it anew.
+    st.fragment(_shown)(desk)
 
 
 def _shown(desk: Desk) -> None:
@@ -208,7 +210,7 @@ def _status(desk: Desk) -> str:
 def _progress(desk: Desk) -> str:
     if desk.job:
         return _pace(desk)
-    parts = [f"{desk.manuscript.words:,} words"]
+    parts = [_counted(desk.manuscript.words, "word")]
     if desk.passage and desk.passage.complete:
         parts.append(_account(desk.passage))
     parts.append(_room(desk))
@@ -222,13 +224,13 @@ def _pace(desk: Desk) -> str:
         return "Waiting for the first word…"
     tokens = sum(len(writing.tokens) for writing in begun)
     speed = sum(writing.tokens_per_second for writing in begun)
-    return f"{tokens:,} tokens · {speed:,.0f} tokens/s · first after {begun[0].first_seconds or 0:.2f} s"
+    return f"{_counted(tokens, 'token')} · {speed:,.0f} tokens/s · first after {begun[0].first_seconds or 0:.2f} s"
 
 
 def _account(passage: Passage) -> str:
     complete = passage.complete
     assert complete is not None
-    parts = [_ending(passage), f"{complete.usage.completion_tokens:,} tokens"]
+    parts = [_ending(passage), _counted(complete.usage.completion_tokens, "token")]
     if passage.first_seconds is not None:
         parts += [f"{complete.timings.tokens_per_second:,.0f} tokens/s", f"first after {passage.first_seconds:.2f} s"]
     return " · ".join([*parts, f"seed {complete.seed}"])
@@ -257,5 +259,9 @@ def _sight(seen: Sight) -> str:
     besides = "".join(f" and {n} of {what}" for n, what in ((seen.memory, "memory"), (seen.note, "note")) if n)
     if seen.hidden:
         hidden = f"the first {seen.hidden:,} characters, about, are out of its sight"
-        return f"the model sees the last {seen.text:,} tokens{besides}; {hidden}"
-    return f"the model sees {seen.text:,} tokens{besides}; {seen.left:,} more have room"
+        return f"the model sees the last {_counted(seen.text, 'token')}{besides}; {hidden}"
+    return f"the model sees {_counted(seen.text, 'token')}{besides}; {seen.left:,} more have room"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
