@@ -202,10 +202,12 @@ def test_export_spoils_nothing_that_is_there(toy_artifact: Path, tmp_path: Path)
     for _ in range(2):  # a copy may be made again, and have a card by then
         assert here("export", "run", "--output", "copy", cwd=tmp_path).returncode == 0
         (tmp_path / "copy" / "README.md").write_text("a card")
-    (tmp_path / "copy" / "training.json").unlink()
-    assert "holds other files (README.md)" in told(here("export", "run", "--output", "copy", cwd=tmp_path))
-    (tmp_path / "copy" / "README.md").unlink()
-    assert here("export", "run", "--output", "copy", cwd=tmp_path).returncode == 0  # as where one was interrupted
+    (tmp_path / "copy" / "training.json").unlink()  # as where one was interrupted
+    (tmp_path / "copy" / ".git").mkdir()
+    assert here("export", "run", "--output", "copy", cwd=tmp_path).returncode == 0
+    for place in ("run/artifact", "run/best/step-00000005"):
+        within = here("export", "pretrained", "--output", place, cwd=tmp_path)
+        assert f"{place} lies in the run or the model {run}: choose another" in told(within)
 
 
 def test_export_writes_a_file_for_llama_cpp(toy_artifact: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from tests.running_service import soon
-from victorian.demo import terminating_like_interrupt
+from victorian.corpus.sources import SAMPLE, find_books
+from victorian.demo import corpus_identity, terminating_like_interrupt
 
 pytestmark = pytest.mark.cluster
 
@@ -160,3 +161,11 @@ def test_an_interrupt_while_training_ends_everything_and_leaves_no_artifact(
     assert list(tmp_path.glob("runs/tiny-sample-*"))
     assert "weights:" not in demo.log.read_text()
     assert "Traceback" not in demo.log.read_text()
+
+
+def test_books_that_another_version_cleaned_are_another_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    books = find_books(SAMPLE).books
+    before = corpus_identity(books)
+    assert corpus_identity(books) == before
+    monkeypatch.setattr("victorian.demo.CLEANING_VERSION", 1)
+    assert corpus_identity(books) != before

@@ -114,17 +114,6 @@ def write_artifact(
     storage.write(RECORD, record.model_dump_json(indent=1).encode())
 
 
-def check_place(uri: str, origin: str) -> None:
-    """ConfigError if a copy of the artifact at `origin` cannot be written at `uri` without spoiling what is there."""
-    storage, ours = open_storage(uri), open_storage(origin)
-    paths = [path.resolve() for one in (storage, ours) if (path := one.local_path(RECORD))]
-    if storage.uri == ours.uri or (len(paths) == 2 and paths[0] == paths[1]):
-        raise ConfigError(f"{uri} is the model that is to be copied: choose another --output")
-    there = {*storage.folders(), *(entry.key for entry in storage.entries())}
-    if RECORD not in there and (others := sorted(there - {*read_record(origin).files})):
-        raise ConfigError(f"{uri} holds other files ({others[0]}): choose an empty --output")
-
-
 def read_record(uri: str) -> TrainingRecord:
     """The record of the artifact at `uri`; ArtifactError if there is none or it cannot be understood."""
     storage = open_storage(uri)

@@ -114,7 +114,8 @@ def find_model(artifact: str, without: str | None = None) -> str:
 
     found = find_artifact(artifact, without)
     if artifact == RUNS and found == find_artifact(PRETRAINED):
-        print(f"victorian: nothing was trained in {artifact} yet: this is the package's own model", file=sys.stderr)
+        what = "nothing" if without is None else "no other run"
+        print(f"victorian: {what} was trained in {artifact} yet: this is the package's own model", file=sys.stderr)
     return found
 
 

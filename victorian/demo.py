@@ -24,6 +24,7 @@ from victorian.client import Client
 from victorian.cluster.session import session
 from victorian.config import ModelsConfig, ModelSource, Recipe, SamplingParameters, ServiceConfig
 from victorian.corpus.book import BookReference
+from victorian.corpus.cleaning import CLEANING_VERSION
 from victorian.corpus.sources import SAMPLE, find_books, fingerprint
 from victorian.errors import ServiceError
 from victorian.reports.loss_chart import LOSS_CHART
@@ -97,7 +98,7 @@ def train_on_corpus(
         beginning = record.model_dump_json()
         stages.done("weights", f"{init_from}, trained on {record.tokens:,} tokens")
     # Names carry a hash of what the result depends on: another corpus or recipe never meets an old folder.
-    identity = fingerprint(books)
+    identity = corpus_identity(books)
     data = f"{output}/data/{name}-{sha256((identity + recipe.data.model_dump_json()).encode())[:8]}"
     with live_line(stages.console, "tokens") as show:
         prepared = prepare(corpus, data, recipe.data, progress=watch_preparing(show), recipe=recipe.name)
@@ -119,6 +120,11 @@ def train_on_corpus(
     write_charts(run, f"{recipe.name} on {name}")
     stages.done("artifact", f"{artifact_uri(run)}, losses in {run}/{LOSS_CHART}", result.reused)
     return result.artifact
+
+
+def corpus_identity(books: Sequence[BookReference]) -> str:
+    """What the tokens of some books depend on beside the recipe: the books, and how this version cleans them."""
+    return f"{fingerprint(books)} {CLEANING_VERSION}"
 
 
 class Stages:

@@ -66,6 +66,22 @@ class TestPlace:
                 assert first.evaluate("(area) => area.isConnected")
                 expect(sheet.area).to_be_focused()
 
+    def test_the_focus_of_who_presses_a_button_with_a_key_goes_to_the_sheet(self, open_desk: Open) -> None:
+        sheet = open_desk()
+        sheet.set_length(2_000)
+        sheet.type("It was")
+        for name, other in (("Continue", "Stop"), ("Stop", "Continue")):
+            sheet.button(name).focus()
+            sheet.page.keyboard.press("Enter")
+            expect(sheet.button(other)).to_be_visible()
+            expect(sheet.area).to_be_focused()
+        sheet.written()
+        sheet.button("Continue").click()
+        expect(sheet.button("Stop")).to_be_visible()
+        sheet.button("Stop").click()
+        sheet.written()
+        expect(sheet.area).not_to_be_focused()
+
     def test_what_is_taken_back_is_where_the_caret_and_the_view_are(self, open_desk: Open) -> None:
         sheet = open_desk()
         sheet.area.fill(LONG)
@@ -88,6 +104,18 @@ class TestPlace:
         sheet.area.press("Control+y")
         expect(sheet.area).not_to_have_value(LONG)
         assert at_caret(sheet) == " WORST| of"
+
+    def test_who_corrects_a_word_and_has_the_model_go_on_sees_that_and_keeps_the_caret(self, open_desk: Open) -> None:
+        sheet = open_desk()
+        sheet.set_length(8)
+        sheet.area.fill(LONG)
+        sheet.area.evaluate("(area) => area.setSelectionRange(500, 504)")
+        sheet.area.press("Control+Enter")
+        sheet.written()
+        assert sheet.marked
+        caret = sheet.area.evaluate("(area) => [area.selectionStart, area.selectionEnd]")
+        assert caret == [500, 504]
+        expect(sheet.page.locator(".marks .model").last).to_be_in_viewport()
 
     def test_a_page_that_is_turned_to_begins_at_its_beginning(self, open_desk: Open) -> None:
         sheet = open_desk()

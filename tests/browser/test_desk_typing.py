@@ -135,6 +135,18 @@ class TestTyping:
         )
         assert shown == {"texts": [""], "told": []}
 
+    def test_a_token_without_a_text_is_no_hindrance(self, open_desk: Open) -> None:
+        shown = answered(
+            open_desk(),
+            """
+            answer({ epoch: 2, segments: [["", "model", null, 0], ours, ["", "model", null, 1]] });
+            sheet.act("undo");
+            answer({ epoch: 3, acted: sheet.sent, segments: [["", "model", null, 0], theirs] });
+            note();
+            """,
+        )
+        assert shown == {"texts": [" He left."], "told": []}
+
     def test_what_is_typed_before_a_page_is_turned_stays_on_its_own(self, open_desk: Open) -> None:
         sheet = open_desk()
         sheet.area.fill("word " * 4_000)

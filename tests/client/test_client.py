@@ -72,10 +72,16 @@ def test_no_service_is_said_in_words(free_port: Callable[[], int]) -> None:
             client.models()
 
 
-@pytest.mark.parametrize("written", ["somebody:secret@127.0.0.1:8000", "127.0.0.1:8000/?key=secret", "h:8000/#secret"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "http://somebody:secret@127.0.0.1:8000", "http://127.0.0.1:8000/?key=secret", "http://h:8000/#secret",
+        "http://somebody:secret@h:99999", "http://h:80x/?key=secret", "somebody:secret@h:8000",
+    ],
+)  # fmt: skip
 def test_a_password_in_an_address_is_neither_used_nor_shown(written: str) -> None:
     with pytest.raises(ServiceError, match="a key goes into `key`") as caught:
-        Client(f"http://{written}")
+        Client(written)
     assert "secret" not in str(caught.value)
 
 

@@ -42,14 +42,13 @@ class ServiceClient:
             AuthenticationError: if no key can be `key`.
         """
         self.url = (url or service_url()).rstrip("/")
+        if any(mark in self.url for mark in "@?#"):  # and it is not shown: a secret would end in somebody's log
+            raise ServiceError("expected an address without a name, password, query or #: a key goes into `key`")
         try:
             parts = urlsplit(self.url)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-            secret = any((parts.username, parts.password, parts.query, parts.fragment))
         except ValueError:
-            usable = secret = False
-        if secret:  # and not shown: it would end in somebody's log
-            raise ServiceError("expected an address without a name, password, query or #: a key goes into `key`")
+            usable = False
         if not usable:
             raise ServiceError(f"expected an address like http://127.0.0.1:8000, got {self.url!r}")
         if parts.path.endswith("/v1"):  # what clients of OpenAI are given

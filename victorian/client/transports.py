@@ -180,7 +180,9 @@ def _unopened(url: str, error: Exception) -> VictorianError:
         answer = error.response
         body = bytes(answer.body or b"")
         if answer.status_code == 403 and not body:  # what servers of ASGI say where nobody takes a WebSocket
-            return RequestError(f"no WebSocket is to be had at {url} (HTTP 403): is what stands before /v1 right?")
+            return RequestError(
+                f"no WebSocket is to be had at {url} (HTTP 403): is what stands before /v1 right, and the key short?"
+            )
         return told_over_http(answer.status_code, body, answer.headers.get("Retry-After"))
     return unreachable(url, error)
 

@@ -12,6 +12,7 @@ from victorian.errors import DataError, TrainingError
 from victorian.storage import Storage
 from victorian.tokens.manifest import MANIFEST, Manifest, verify
 from victorian.training.checkpoint import STATE
+from victorian.training.divergence import LEFT_OUT
 from victorian.training.monitors import METRICS
 
 DATA = "data.sha256"
@@ -72,7 +73,7 @@ def taken(run: Storage, name: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a file alone would outlive a process that died
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -112,7 +113,7 @@ def check_data(recipe: Recipe, storage: Storage, manifest: Manifest) -> None:
 
 
 def _has_begun(run: Storage) -> bool:
-    """Whether a step was taken: its record, a checkpoint or a model is there."""
-    if any(entry.key == METRICS and entry.size for entry in run.entries()):
+    """Whether a step was taken, or a batch left out: its record, a checkpoint or a model is there."""
+    if run.exists(LEFT_OUT) or any(entry.key == METRICS and entry.size for entry in run.entries()):
         return True
     return any(key.rpartition("/")[2] in (STATE, RECORD) for key in run.names())

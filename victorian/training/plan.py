@@ -149,8 +149,6 @@ def make_plan(
     flops: float,
     devices: int = 1,
     mfu: float = ASSUMED_MFU,
-    compute_bytes: int = 2,
-    on_cpu: bool = False,
 ) -> Plan:
     """What a recipe needs on `devices` devices of `flops` FLOP/s each, of which it reaches the share `mfu`."""
     per_token = flops_per_token(recipe.model)
@@ -164,7 +162,7 @@ def make_plan(
         seconds = config.seconds
         tokens = int(seconds * speed)
     # A step may have fewer windows than a microbatch has room for.
-    memory = memory_of(recipe, min(config.sequences_per_microbatch, recipe.sequences_per_step), compute_bytes, on_cpu)
+    memory = memory_of(recipe, min(config.sequences_per_microbatch, recipe.sequences_per_step))
     return Plan(parameter_count(recipe.model), tokens, per_token, memory, speed, seconds)
 
 

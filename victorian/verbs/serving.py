@@ -167,8 +167,9 @@ def serving_verbs() -> Verbs:
             format: A model directory as it was, which Hugging Face's libraries read too, or the file of llama.cpp.
             precision: Type of the weights in the copy; q8_0, eight bits in blocks, in GGUF files alone.
         """
-        from victorian.artifact import check_place, read_artifact, write_artifact, write_gguf
+        from victorian.artifact import read_artifact, write_artifact, write_gguf
         from victorian.device import DTYPES
+        from victorian.verbs.place import check_place
 
         if format == "directory" and precision not in DTYPES:
             raise ConfigError(

@@ -1,6 +1,11 @@
-// What else might have stood at the caret: a list beside the word, to take one of.
+// How likely a token was, and what else might have stood at the caret: a list beside the word, to take one of.
 
 const [HEAD, FOOT] = [64, 144]; // pixels of a window that the desk's own rows may cover
+
+/** How strongly a token is shaded, in percent: by its surprise in bits, since most words of good prose are unlikely. */
+function shade(probability) {
+  return Math.round(Math.min(36, 3.4 * -Math.log2(Math.max(probability, 1e-6))));
+}
 
 function share(probability) {
   return probability < 0.001 ? "under 0.1%" : `${(100 * probability).toFixed(1)}%`;

@@ -9,11 +9,6 @@ const STORED = "victorian-desk";
 const UNKEPT = "victorian-desk typed"; // what the stored text does not have yet
 const WRITE = ["continue", "retry", "choose"];
 
-/** How strongly a token is shaded, in percent: by its surprise in bits, since most words of good prose are unlikely. */
-function shade(probability) {
-  return Math.round(Math.min(36, 3.4 * -Math.log2(Math.max(probability, 1e-6))));
-}
-
 class Sheet {
   constructor(root) {
     this.root = root;
@@ -22,6 +17,7 @@ class Sheet {
     this.offer = root.querySelector(".offer");
     this.status = root.querySelector("[role=status]");
     this.choices = new Choices(this);
+    this.place = new Place(this);
     this.text = "";
     this.segments = [];
     this.said = ""; // the text that Python gave last, or was given
@@ -53,6 +49,8 @@ class Sheet {
   update({ data, setStateValue, setTriggerValue }) {
     const followed = this.data === undefined || this.endInSight();
     const first = this.data === undefined;
+    const turned = !first && data.writing !== this.data.writing;
+    if (turned) this.place.turn(data.writing);
     const anew = data.fresh && (first || !this.data.fresh); // also where the desk's server was, under an open page
     const text = data.segments.map(([part]) => part).join("");
     const another = first || anew || data.epoch !== this.data.epoch;
@@ -83,47 +81,22 @@ class Sheet {
     this.area.readOnly = data.writing || WRITE.includes(this.asked?.name);
     this.area.placeholder = data.writing ? "" : "Write a beginning here, or take an opening below.";
     if (this.status.textContent !== data.status) this.status.textContent = data.status;
-    if (another && !first && !data.writing) this.reveal();
+    if (another && !first && !data.writing && !turned) this.place.reveal();
     else if (another && data.to_end) this.marks.lastChild.scrollIntoView({ block: first ? "center" : "nearest" });
     else if (data.coming && followed) this.marks.lastChild.scrollIntoView({ block: "nearest" });
     if (this.choices.open) this.choices.show(false, this.choices.index);
+    this.place.settle();
     this.keep(anew);
     if (this.next && !this.asked) this.act(...this.next);
   }
 
   show(text) {
     if (this.area.value !== text) {
-      const { selectionStart, selectionEnd, value } = this.area;
-      const here = this.data.start === this.start;
-      const same = here && value.slice(0, selectionEnd) === text.slice(0, selectionEnd) && selectionEnd < value.length;
-      const ahead = this.data.start - this.start;
-      const [first, last] = alike(value.slice(Math.max(0, ahead)), text);
-      let at = text.length - last; // behind what has changed
-      if (!here) at = ahead > 0 && first < text.length ? first : 0; // a part of the page that was there, or another
-      if (this.data.to_end && (!here || selectionEnd === value.length)) at = text.length;
+      const [from, to] = this.place.caretOn(text);
       this.area.value = text;
-      this.area.setSelectionRange(same ? selectionStart : at, same ? selectionEnd : at);
+      this.area.setSelectionRange(from, to);
     }
     this.text = this.said = text;
-    this.draw();
-  }
-
-  /** Bring the caret into sight. */
-  reveal() {
-    let rest = this.area.selectionStart;
-    for (const { firstChild: words } of this.marks.children) {
-      if (rest > words.length) {
-        rest -= words.length;
-        continue;
-      }
-      const range = document.createRange();
-      const mark = document.createElement("span");
-      mark.className = "end";
-      range.setStart(words, rest);
-      range.insertNode(mark);
-      mark.scrollIntoView({ block: "nearest" });
-      break;
-    }
     this.draw();
   }
 
@@ -199,7 +172,8 @@ class Sheet {
     this.asked = { name, ...this.edit(), ...more };
     if (typed && this.asked.epoch === this.data.epoch) this.given = this.asked.number;
     this.area.readOnly ||= WRITE.includes(name); // no letter is typed that the model's text would drive away
-    this.marks.lastChild.classList.toggle("writing", this.area.readOnly); // heard, however far the desk's server is
+    // Heard, however far the desk's server is.
+    this.marks.lastChild.classList.toggle("writing", this.data.coming || WRITE.includes(name));
     this.ask(TRIES);
   }
 

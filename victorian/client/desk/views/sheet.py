@@ -21,7 +21,7 @@ from victorian.config import Section
 from victorian.errors import RequestError
 
 KEY = "sheet"
-SCRIPTS = ("typed.js", "choices.js", "sheet.js")
+SCRIPTS = ("typed.js", "choices.js", "place.js", "sheet.js")
 """In the order in which they stand in the page's one module."""
 TAIL_CHARACTERS = 3_000
 """What of the manuscript is shown before a passage while it is written."""
