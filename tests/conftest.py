@@ -1,7 +1,6 @@
 """What tests share: small books, a data set, a trained toy artifact, free ports. Built once a session."""
 
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.ports import free_ports
 from victorian.artifact import new_record, write_artifact
 from victorian.config import (
     DataConfig,
@@ -160,12 +160,7 @@ def toy_artifact(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def free_port() -> Callable[[], int]:
     """A port of this machine that nothing listens on."""
 
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    return lambda: free_ports(1)[0]
 
 
 @pytest.fixture

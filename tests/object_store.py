@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from tests.ports import free_ports
 from victorian.s3 import client_for
 
 WEED = str(Path(sys.executable).parent / "weed")
@@ -130,15 +130,3 @@ def object_store() -> Iterator[ObjectStore]:
         os.environ.update(before)
         client_for.cache_clear()
         store.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.object_store import ObjectStore, free_ports
+from tests.object_store import ObjectStore
+from tests.ports import free_ports
 from victorian.cluster.session import prepare_environment, session
 
 prepare_environment()  # test modules import Ray, which reads the environment when it is imported

@@ -124,12 +124,16 @@ def run(
         assert process.stdout is not None
         killed = False
         end = time.monotonic() + seconds
-        while process.poll() is None and strike and not killed:
-            assert time.monotonic() < end
-            if moment():
-                killed = strike(process)
-            time.sleep(0.02)
-        printed = process.stdout.read()
+        try:
+            while process.poll() is None and strike and not killed:
+                assert time.monotonic() < end
+                if moment():
+                    killed = strike(process)
+                time.sleep(0.02)
+            printed = process.stdout.read()
+        except BaseException:  # a test's limit of time too: else the end of the block would wait for the process
+            process.kill()
+            raise
         return Ended(process.wait(), printed, killed)
 
 

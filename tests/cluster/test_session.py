@@ -1,14 +1,16 @@
 """A process that ends its part in a cluster."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.cluster.conftest import Head
+from tests.cluster.conftest import BIN, Head
 from tests.running_service import soon
 
 pytestmark = pytest.mark.cluster
@@ -55,3 +57,13 @@ def test_what_ray_has_yet_to_answer_is_answered_before_a_driver_leaves(head: Hea
     assert done.returncode == 0, done.stderr
     # A thread of Ray's that comes after the end is an end by SIGSEGV: it has time enough on a busy machine.
     assert float(done.stdout) > 0.2
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_is_gone_is_told_at_once(scheme: str, free_port: Callable[[], int], tmp_path: Path) -> None:
+    address = f"{scheme}127.0.0.1:{free_port()}"
+    command = [str(BIN / "victorian"), "prepare", "sample", "--output", str(tmp_path / "data")]
+    environment = {**os.environ, "RAY_ADDRESS": address}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"RAY_ADDRESS is '{address}', where no cluster answers: nothing listens there" in done.stderr

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,8 @@ from victorian.errors import ConfigError, VictorianError
 OBJECT_STORE_BYTES = 300 * 1024 * 1024
 """Small, since tokens go through storage and not through Ray's object store."""
 
+CONNECT_SECONDS = 10.0
+"""How long a cluster's address may take to answer at all."""
 SETTLE_SECONDS = 0.25
 """How long a session rests before it leaves its cluster.
 
@@ -99,6 +102,7 @@ def session(join: bool = False) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if address:
         try:
+            _require_listener(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
@@ -124,6 +128,17 @@ def session(join: bool = False) -> Iterator[None]:
     finally:
         time.sleep(SETTLE_SECONDS)
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """ConnectionError where nobody listens: Ray would try for ten minutes, twenty times half of one each."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return  # "auto", or a name that Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"nothing listens there: {error}") from error
 
 
 @contextmanager
