@@ -3,6 +3,7 @@
 import itertools
 import math
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_perplexity_that_no_float_holds_is_said_to_be_large(
     assert Evaluation.model_validate_json(result.model_dump_json()) == result
 
 
-def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_held_out_books_can_stay_as_they_were_found(books: Callable[..., Path], tmp_path: Path) -> None:
     text = "_Emphasis_  of the\nprinter, and --dashes--; words enough.  \n" * 40
     validation = {"2": text.replace("_", "")}
     corpus = str(books(train={"1": text}, validation=validation, test={"3": text, "4": "Too short, he said."}))
@@ -98,7 +99,9 @@ def test_held_out_books_can_stay_as_they_were_found(books, tmp_path: Path) -> No
     assert len(cleaned.splits["test"].books) == 1
 
 
-def test_books_that_cleaning_left_as_long_as_they_were_are_not_as_found(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_books_that_cleaning_left_as_long_as_they_were_are_not_as_found(
+    books: Callable[..., Path], tmp_path: Path
+) -> None:
     text = textwrap.fill("The old house stood upon the hill above the town, " * 60, 70)
     data = DataConfig(tokens=TOY.tokens, selection=SelectionConfig(held_out_overlap=None))
     manifest = prepare_plainly(str(books(train={"1": text}, test={"2": text})), tmp_path / "data", data)
@@ -108,7 +111,9 @@ def test_books_that_cleaning_left_as_long_as_they_were_are_not_as_found(books, t
     assert not manifest.as_found("test")
 
 
-def test_a_split_is_not_as_found_while_a_book_is_missing_that_may_be_its_own(books, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_split_is_not_as_found_while_a_book_is_missing_that_may_be_its_own(
+    books: Callable[..., Path], tmp_path: Path
+) -> None:
     root = books(train={"1": "A few words."}, test={"2": "Other words."})
     with (root / "metadata.csv").open("a") as file:
         file.write('77,"A Lost Book by Nobody",1850,http://example.org/77\n')

@@ -131,7 +131,7 @@ def session(join: bool = False) -> Iterator[None]:
 
 
 def _require_listener(address: str) -> None:
-    """ConnectionError where nobody listens: Ray would try for ten minutes, twenty times half of one each."""
+    """ConnectionError where nobody listens: Ray would try twenty times, half a minute each."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdecimal():
         return  # "auto", or a name that Ray knows

@@ -82,7 +82,7 @@ def taken(run: Storage, name: str) -> Iterator[None]:
             f"{name} is being trained by another process: wait for it, or give this one another name"
         ) from error
     except (OSError, NotImplementedError):
-        pass  # what cannot be written is told of by the first who must
+        pass  # a disk without locks keeps nobody out; one that cannot be written is told of by the first who must
     try:
         yield
     finally:
